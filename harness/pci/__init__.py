@@ -1,1 +1,1 @@
-
+"""What config space says: addresses, registers as tables, capabilities. Pure, standard library only."""

@@ -1,0 +1,129 @@
+"""One PCI function of a Linux host: its config space, its sysfs attributes, its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.agent.client import Agent
+from harness.errors import LabTrouble
+from harness.pci.address import Bdf
+from harness.pci.layout import Express, Msix
+
+DEVICES = "/sys/bus/pci/devices"
+DRIVERS = "/sys/bus/pci/drivers"
+CONFIG_BYTES = 4096
+DRIVER_WITHIN_S = 20.0
+
+IORESOURCE_MEM = 0x200
+IORESOURCE_PREFETCH = 0x2000
+IORESOURCE_MEM_64 = 0x100000
+FIRST_VF_BAR_RESOURCE = 7  # with CONFIG_PCI_IOV: 0-5 BARs, 6 ROM, 7-12 VF BARs (pci.h, 6.12)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One line of sysfs ``resource``: an address range of the host, both ends included."""
+
+    index: int
+    start: int
+    end: int
+    flags: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start + 1
+
+    @property
+    def is_memory(self) -> bool:
+        return bool(self.flags & IORESOURCE_MEM)
+
+
+class Function:
+    """A function at an address, seen through the agent of its host. Holds no state: every question is asked anew."""
+
+    def __init__(self, agent: Agent, bdf: Bdf) -> None:
+        self._agent = agent
+        self.bdf = bdf
+
+    def __str__(self) -> str:
+        return str(self.bdf)
+
+    @property
+    def folder(self) -> str:
+        return f"{DEVICES}/{self.bdf}"
+
+    def exists(self) -> bool:
+        return self._agent.exists(self.folder)
+
+    def config(self) -> bytes:
+        """Its config space, live: 4096 bytes for a PCI Express function and a privileged agent."""
+        return self._agent.config_space(str(self.bdf))
+
+    def read_config(self, offset: int, size: int) -> int:
+        """A register of 1, 2 or 4 bytes."""
+        return self._agent.config_read(str(self.bdf), offset, size)
+
+    def write_config(self, offset: int, size: int, value: int) -> None:
+        self._agent.config_write(str(self.bdf), offset, size, value)
+
+    def attribute(self, name: str) -> str:
+        """A sysfs attribute's text, without its newline."""
+        return self._agent.read_text(f"{self.folder}/{name}").strip()
+
+    def write_attribute(self, name: str, value: str, *, deadline_s: float = 30.0) -> None:
+        """Write a sysfs attribute; an OSError carries the kernel's errno."""
+        self._agent.write_file(f"{self.folder}/{name}", value.encode(), deadline_s=deadline_s)
+
+    def has_attribute(self, name: str) -> bool:
+        return self._agent.exists(f"{self.folder}/{name}")
+
+    def vendor_and_device(self) -> tuple[int, int]:
+        """As the kernel holds them; a VF's are made up by the kernel from its PF's."""
+        return int(self.attribute("vendor"), 16), int(self.attribute("device"), 16)
+
+    def resources(self) -> tuple[Resource, ...]:
+        """Every implemented range."""
+        rows = (line.split() for line in self.attribute("resource").splitlines())
+        ranges = (Resource(index, *(int(word, 16) for word in row)) for index, row in enumerate(rows))
+        return tuple(one for one in ranges if one.flags)
+
+    def iommu_group(self) -> int | None:
+        """Its number; None when no IOMMU handles the function."""
+        link = f"{self.folder}/iommu_group"
+        return int(self._agent.real_path(link).rsplit("/", 1)[1]) if self._agent.exists(link) else None
+
+    def iommu_group_members(self) -> tuple[Bdf, ...]:
+        return tuple(sorted(Bdf.parse(entry.name) for entry in self._agent.list(f"{self.folder}/iommu_group/devices")))
+
+    def driver(self) -> str | None:
+        link = f"{self.folder}/driver"
+        return self._agent.real_path(link).rsplit("/", 1)[1] if self._agent.exists(link) else None
+
+    def unbind(self) -> None:
+        """Take it from its driver, if it has one."""
+        if self.driver() is not None:
+            self.write_attribute("driver/unbind", str(self.bdf))
+
+    def bind(self, driver: str) -> None:
+        """Give it to ``driver`` and no other, whatever IDs that driver lists (driver_override, ABI sysfs-bus-pci)."""
+        if self.driver() == driver:
+            return
+        self.unbind()
+        self.write_attribute("driver_override", driver)
+        self._agent.write_file("/sys/bus/pci/drivers_probe", str(self.bdf).encode(), deadline_s=DRIVER_WITHIN_S)
+        if (bound := self.driver()) != driver:
+            raise LabTrouble(
+                f"bind {self.bdf} to {driver}",
+                got=f"the kernel gave it to {bound or 'no driver'}",
+                fix=f"is the module loaded? try: modprobe {driver}",
+            )
+
+    def express(self) -> Express:
+        """Its PCI Express capability; an endpoint without one cannot be tested here."""
+        found = Express.of(self.config())
+        if found is None:
+            raise LabTrouble(f"find the PCI Express capability of {self.bdf}", got="there is none in what was read")
+        return found
+
+    def msix(self) -> Msix | None:
+        return Msix.of(self.config())

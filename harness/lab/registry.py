@@ -1,0 +1,60 @@
+"""``--lab NAME``: which labs there are, and how each is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError, unknown_name
+from harness.lab.emulated import EmulatedLab
+from harness.lab.stack import Progress, choose_stack
+from harness.profiles import Profile, load_profile
+from harness.vm.cache import Cache
+
+DEFAULT_LAB = "emulated:igb"
+# Each emulated lab, and the profile of the device that QEMU puts there.
+EMULATED = {"emulated:igb": "qemu-igb"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked for, on pytest's or our own command line; empty means the default."""
+
+    lab: str = DEFAULT_LAB
+    profile: str = ""
+    accelerator: str = "auto"
+    qemu: str = ""
+    kernel: str = "stock"
+
+
+def known_labs() -> tuple[str, ...]:
+    return tuple(EMULATED)
+
+
+def check_lab_name(name: str) -> None:
+    """Raise UsageError, with the known ones, for a lab that does not exist."""
+    if name not in EMULATED:
+        raise unknown_name("lab", name, known_labs())
+
+
+def profile_of(request: Request) -> Profile:
+    """The profile that was asked for, or the lab's own."""
+    check_lab_name(request.lab)
+    profile = load_profile(request.profile or EMULATED[request.lab])
+    if profile.emulation is None:
+        raise UsageError(f"use profile {profile.name} in {request.lab}", got="it has no [emulation] table")
+    return profile
+
+
+def open_lab(request: Request, cache: Cache, folder: Path, progress: Progress) -> EmulatedLab:
+    """Everything that the lab needs, built and chosen; no machine runs yet."""
+    profile = profile_of(request)
+    chosen = choose_stack(
+        cache,
+        qemu=request.qemu,
+        accelerator=request.accelerator,
+        kernel_name=request.kernel,
+        folder=folder,
+        progress=progress,
+    )
+    return EmulatedLab(request.lab, profile, chosen, cache, folder, progress)

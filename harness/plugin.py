@@ -1,0 +1,212 @@
+"""pytest: options, fixtures, markers. No logic of its own: each of them calls the part that has it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.host import Host, PhysicalFunction
+from harness.lab import DEFAULT_LAB, Request, open_lab
+from harness.lab.emulated import EmulatedLab, EmulatedMachine
+from harness.lab.header import describe
+from harness.lab.keeper import Keeper, how_to_get_in
+from harness.lab.memory import check_workers
+from harness.lab.registry import profile_of
+from harness.profiles import Profile
+from harness.report.allure import write_session_files
+from harness.report.evidence import attach_config, attach_texts, folder_for
+from harness.report.steps import Recording, recording, steps_text
+from harness.vm.cache import Cache
+from harness.vm.rundir import RunFolder
+from harness.vm.spec import Hotplug, MachineSpec
+
+REQUEST = pytest.StashKey[Request]()
+PROFILE = pytest.StashKey[Profile]()
+KEEPER = pytest.StashKey[Keeper]()
+FAILED = pytest.StashKey[bool]()
+MACHINES = pytest.StashKey[list[EmulatedMachine]]()
+KEPT_LINES = pytest.StashKey[list[str]]()
+RECORDING = pytest.StashKey[Recording]()
+
+WORKER_KEPT = "sriov_harness_kept"
+
+Boot = Callable[..., AbstractContextManager[EmulatedMachine]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sriov-harness", "SR-IOV endpoint tests")
+    group.addoption("--lab", default=DEFAULT_LAB, metavar="LAB", help=f"where the endpoint is (default: {DEFAULT_LAB})")
+    group.addoption("--profile", default="", metavar="NAME|FILE", help="what the design promises (default: the lab's)")
+    group.addoption("--accel", default="auto", metavar="auto|kvm|tcg", help="how QEMU runs (default: what works)")
+    group.addoption("--qemu", default="", metavar="PATH", help="a QEMU of this computer instead of the pinned one")
+    group.addoption("--kernel", default="stock", metavar="NAME", help="a recipe of kernel-configs/ (default: stock)")
+    group.addoption("--keep", action="store_true", help="leave the machine of the first failure, else the last, up")
+    group.addoption(
+        "--evidence",
+        choices=("failure", "always"),
+        default="failure",
+        help="when to keep console, QMP, kernel log and config space with the result (default: failure)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "hotplug(how): 'acpi' or 'native', for the machine of this test")
+    config.addinivalue_line("markers", "unplugged: the machine of this test starts without the endpoint")
+    request = Request(
+        lab=config.getoption("--lab"),
+        profile=config.getoption("--profile"),
+        accelerator=config.getoption("--accel"),
+        qemu=config.getoption("--qemu"),
+        kernel=config.getoption("--kernel"),
+    )
+    try:
+        config.stash[PROFILE] = profile_of(request)
+        check_workers(len(getattr(config.option, "tx", None) or []), MachineSpec().memory_mib)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[REQUEST] = request
+    config.stash[KEEPER] = Keeper()
+    config.stash[KEPT_LINES] = []
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [f"{name}: {value}" for name, value in describe(config.stash[REQUEST], Cache.default().root).items()]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``num_vfs``: 1, 2, a middle value, and the most that the profile's driver gives."""
+    if "num_vfs" in metafunc.fixturenames:
+        counts = metafunc.config.stash[PROFILE].vf_counts()
+        metafunc.parametrize("num_vfs", counts, ids=[f"{count}-vfs" for count in counts])
+
+
+@pytest.fixture(scope="session")
+def profile(pytestconfig: pytest.Config) -> Profile:
+    """What the design promises."""
+    return pytestconfig.stash[PROFILE]
+
+
+@pytest.fixture(scope="session")
+def run_folder() -> Iterator[Path]:
+    """Where machines of this run keep their files."""
+    with RunFolder() as folder:
+        yield folder.path
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config, run_folder: Path) -> EmulatedLab:
+    """Where the endpoint is; what it needs is built now if it is not there yet."""
+    return open_lab(pytestconfig.stash[REQUEST], Cache.default(), run_folder, _progress(pytestconfig))
+
+
+@pytest.fixture
+def boot(request: pytest.FixtureRequest, lab: EmulatedLab) -> Boot:
+    """For tests that need more than one machine, or one of another kind: ``with boot(hotplug="native") as machine:``."""
+    node = request.node
+    machines = node.stash.setdefault(MACHINES, [])
+    keep = request.config.getoption("--keep")
+
+    @contextmanager
+    def start(*, hotplug: Hotplug = "acpi", plugged: bool = True) -> Iterator[EmulatedMachine]:
+        with lab.machine(node.name, hotplug=hotplug, plugged=plugged, keep=keep) as machine:
+            machines.append(machine)
+            try:
+                yield machine
+            except BaseException:
+                node.stash[FAILED] = True
+                attach_machine(machine)
+                raise
+            finally:
+                machines.remove(machine)
+                if keep:
+                    failed = node.stash.get(FAILED, False)
+                    request.config.stash[KEEPER].at_end(machine.vm, node.nodeid, failed=failed)
+
+    return start
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, boot: Boot) -> Iterator[EmulatedMachine]:
+    """A machine for this test alone, with the endpoint in it."""
+    hotplug = request.node.get_closest_marker("hotplug")
+    plugged = request.node.get_closest_marker("unplugged") is None
+    with boot(hotplug=hotplug.args[0] if hotplug else "acpi", plugged=plugged) as started:
+        yield started
+
+
+@pytest.fixture
+def host(machine: EmulatedMachine) -> Host:
+    """The machine that holds the endpoint."""
+    return machine.host
+
+
+@pytest.fixture
+def pf(machine: EmulatedMachine) -> PhysicalFunction:
+    """The endpoint's PF, bound to its driver, with VFs off."""
+    return machine.endpoint.pf
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with recording(folder_for(item.nodeid, item.config.rootpath / "build")) as recorded:
+        item.stash[RECORDING] = recorded
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        report.sections.append(("steps", steps_text(item.stash[RECORDING].steps)))
+    if report.when == "call" and (report.failed or item.config.getoption("--evidence") == "always"):
+        for machine in item.stash.get(MACHINES, []):
+            attach_machine(machine)
+    return report
+
+
+def attach_machine(machine: EmulatedMachine) -> None:
+    """Everything that a machine can tell, with the result of the test."""
+    attach_texts(machine.evidence())
+    for title, (before, after) in machine.config_spaces().items():
+        attach_config(title, before, after)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    left = config.stash[KEEPER].left
+    lines = [how_to_get_in(left)] if left else []
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[WORKER_KEPT] = lines
+        return
+    config.stash[KEPT_LINES].extend(lines)
+    if results := config.getoption("--alluredir", default=None):
+        write_session_files(Path(results), describe(config.stash[REQUEST], Cache.default().root))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """An xdist worker ended: what it kept is told by us."""
+    node.config.stash[KEPT_LINES].extend(getattr(node, "workeroutput", {}).get(WORKER_KEPT, []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[KEPT_LINES]:
+        terminalreporter.write_line(line)
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    """Say what is being built, past pytest's capturing."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n[sriov-harness] {line}", file=sys.stderr, flush=True)  # noqa: T201  # progress is for a person
+
+    return say

@@ -1,0 +1,153 @@
+"""Debian packages into a tar file, by ``mmdebstrap``: checked against Debian's keys, without root where the host allows.
+
+``mmdebstrap`` chooses the way by itself: as root directly, else in a user namespace. Nothing is installed on this
+computer, and its own apt sources are not used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, HostLacks
+from harness.vm import tools
+from harness.vm.cache import Progress, silent
+
+MIRROR = "http://deb.debian.org"
+"""Debian's own; apt checks signatures, so plain HTTP is as safe and any proxy may cache. $SRIOV_HARNESS_DEBIAN_MIRROR
+names another one, which must have the archives ``debian`` and ``debian-security``."""
+
+KEYRINGS = (
+    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
+)
+WITHIN_S = 30 * 60.0
+
+_APT_OPTIONS = (
+    'Apt::Install-Recommends "false"',
+    'Acquire::Languages "none"',
+    'Acquire::Retries "1"',  # a host without network must hear so in seconds
+    'Acquire::http::Timeout "15"',
+    'Acquire::https::Timeout "15"',
+)
+# Every package with its version goes to the log, as the name of its .deb file; "extract" leaves no dpkg status to ask.
+_LIST_ARCHIVES = """--extract-hook=ls "$1/var/cache/apt/archives\""""
+_LIST_INSTALLED = (
+    """--customize-hook=chroot "$1" dpkg-query -W -f='${Package}_${Version}_${Architecture}.deb\\n'"""
+)
+_NO_NETWORK = re.compile(
+    r"^.*(Temporary failure resolving|Could not resolve|Could not connect|Unable to connect|Connection failed"
+    r"|Connection timed out|Network is unreachable|Cannot initiate the connection).*$",
+    re.MULTILINE,
+)
+_NOT_ALLOWED = re.compile(r"^.*(unable to pick chroot mode|newuidmap|/etc/subuid|unshare\(|sysctl).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Which packages, from where, how deep.
+
+    Attributes:
+        suite: of Debian ("trixie"); its updates, security and backports are there too.
+        variant: of mmdebstrap: "extract" unpacks and runs nothing, "essential" and larger install properly.
+        include: in apt's own words: "python3", or "seabios/trixie-backports" to take one from there.
+        exclude_paths: patterns that dpkg does not unpack ("/usr/share/doc/*").
+    """
+
+    suite: str
+    variant: str
+    include: tuple[str, ...]
+    exclude_paths: tuple[str, ...] = ()
+
+
+def sources(suite: str, *, keyring: Path, mirror: str = MIRROR) -> tuple[str, ...]:
+    """The lines of a sources.list: every part of the suite, signed by the keyring."""
+    archives = (
+        ("debian", suite),
+        ("debian", f"{suite}-updates"),
+        ("debian-security", f"{suite}-security"),
+        ("debian", f"{suite}-backports"),
+    )
+    return tuple(f"deb [signed-by={keyring}] {mirror}/{archive} {part} main" for archive, part in archives)
+
+
+def mmdebstrap_argv(
+    packages: Packages, out: Path, *, keyring: Path, overlay: Path | None = None, mirror: str = MIRROR
+) -> tuple[str, ...]:
+    """The command that makes the tar file ``out``.
+
+    Args:
+        overlay: a tar file laid over the result at the end.
+    """
+    argv = ["mmdebstrap", f"--variant={packages.variant}", "--architectures=amd64", "--format=tar"]
+    argv += [f"--include={','.join(packages.include)}"]
+    argv += [f"--aptopt={option}" for option in _APT_OPTIONS]
+    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in packages.exclude_paths]
+    argv += [_LIST_ARCHIVES if packages.variant == "extract" else _LIST_INSTALLED]
+    if overlay is not None:
+        argv += [f"--customize-hook=tar-in {overlay} /"]
+    return (*argv, packages.suite, str(out), *sources(packages.suite, keyring=keyring, mirror=mirror))
+
+
+def find_keyring(candidates: Sequence[Path] = KEYRINGS) -> Path:
+    """Debian's archive keys on this computer."""
+    for path in candidates:
+        if path.exists():
+            return path
+    raise HostLacks(
+        "check Debian packages",
+        got=f"no {candidates[0]}",
+        fix="sudo apt install debian-archive-keyring (Ubuntu has it too)",
+    )
+
+
+def bootstrap(
+    packages: Packages, out: Path, *, log: Path, overlay: Path | None = None, progress: Progress = silent
+) -> None:
+    """Make the tar file ``out`` of the packages and all they depend on.
+
+    Raises:
+        HostLacks: mmdebstrap, the keyring, the network or the right to make user namespaces is missing.
+        HarnessError: anything else that mmdebstrap fails with, with its last lines.
+        OSError: ENOSPC.
+    """
+    mirror = os.environ.get("SRIOV_HARNESS_DEBIAN_MIRROR", MIRROR).rstrip("/")
+    program = tools.find("mmdebstrap", "mmdebstrap")
+    argv = mmdebstrap_argv(packages, out, keyring=find_keyring(), overlay=overlay, mirror=mirror)
+    workplace = Path(os.environ.get("TMPDIR") or "/var/tmp")  # /tmp is memory on Debian 13
+    try:
+        tools.run(
+            (program, *argv[1:]),
+            tried=f"get Debian packages ({', '.join(packages.include)})",
+            log=log,
+            within_s=WITHIN_S,
+            progress=progress,
+            environment={"TMPDIR": str(workplace)},
+            room=workplace,
+        )
+    except HarnessError as error:
+        raise _explained(error, log, mirror) from None
+
+
+def _explained(error: HarnessError, log: Path, mirror: str) -> HarnessError:
+    """The error with its cause in front, if the log shows one that we know."""
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if found := _NO_NETWORK.search(said):
+        return HostLacks(
+            error.tried,
+            on=mirror,
+            got=found.group().strip(),
+            fix="check network and proxy (http_proxy is honoured), or set SRIOV_HARNESS_DEBIAN_MIRROR to a mirror "
+            "within reach; what is in the cache already needs no network",
+        )
+    if found := _NOT_ALLOWED.search(said):
+        return HostLacks(
+            error.tried,
+            got=found.group().strip(),
+            fix="sudo apt install uidmap, and give your user a line in /etc/subuid and /etc/subgid; or build as root "
+            "into a cache that both of you read (SRIOV_HARNESS_CACHE)",
+        )
+    return error

@@ -1,0 +1,105 @@
+"""Root file systems and unpacked trees, from their recipes into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.vm import debian, recipes, tools, trees
+from harness.vm.cache import BUILD_LOG, Cache, Entry, Progress, silent
+from harness.vm.machine import Image
+from harness.vm.recipes import ImageRecipe
+
+ROOT = "root.squashfs"
+TOOLS = "build-tools"
+
+# Measured under TCG (docs/architecture.md): zstd 3 reads as fast as lz4 there and is a third smaller.
+SQUASHFS_OPTIONS = ("-comp", "zstd", "-Xcompression-level", "3", "-b", "128K")
+_SQUASHFS_WITHIN_S = 600.0
+
+
+def image(cache: Cache, name: str = "guest", progress: Progress = silent) -> Image:
+    """A root file system by the name of its recipe, built if it is not in the cache."""
+    entry = obtain_image(cache, recipes.image_recipe(name), progress)
+    return Image(name, entry.file(ROOT), entry.manifest.key)
+
+
+def image_key(recipe: ImageRecipe) -> str:
+    """What the content of an image follows from: recipe, overlay and the way we compress."""
+    return recipe.key(*_overlay_digests(recipe), *(SQUASHFS_OPTIONS if recipe.form == "squashfs" else ()))
+
+
+def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent) -> Entry:
+    """The entry of an image (form "squashfs")."""
+
+    def build(folder: Path) -> Mapping[str, str]:
+        squash = squasher(cache, progress)
+        log, tar, overlay = folder / BUILD_LOG, folder / "root.tar", folder / "overlay.tar"
+        trees.overlay_tar(map(Path, recipe.overlays), overlay)
+        debian.bootstrap(_packages(recipe), tar, log=log, overlay=overlay, progress=progress)
+        progress("compressing the root file system")
+        argv = (*squash, "-", str(folder / ROOT), "-tar", *SQUASHFS_OPTIONS, "-no-progress", "-quiet")
+        with tar.open("rb") as content:
+            tools.run(argv, tried="make the squashfs", log=log, within_s=_SQUASHFS_WITHIN_S, stdin=content, room=folder)
+        tar.unlink()
+        overlay.unlink()
+        return package_facts(recipe.packages, log, folder)
+
+    return cache.obtain("image", recipe.name, image_key(recipe), build, inputs=inputs(recipe), progress=progress)
+
+
+def fill_tree(recipe: ImageRecipe, folder: Path, progress: Progress = silent) -> Mapping[str, str]:
+    """Unpack what a recipe of form "tree" keeps into a folder; returns the versions of its packages."""
+    log, tar = folder / BUILD_LOG, folder / "packages.tar"
+    debian.bootstrap(_packages(recipe), tar, log=log, progress=progress)
+    trees.unpack(tar, folder, trees.matcher(recipe.keep))
+    tar.unlink()
+    return package_facts(recipe.packages, log, folder)
+
+
+def squasher(cache: Cache, progress: Progress = silent) -> tuple[str, ...]:
+    """What stands before mksquashfs' own arguments."""
+    return build_tools(cache, progress).argv("usr/bin/mksquashfs")
+
+
+def build_tools(cache: Cache, progress: Progress = silent) -> tools.Tree:
+    """Programs of builds, from Debian packages: so every host builds with the same ones."""
+    recipe = recipes.image_recipe(TOOLS)
+    entry = cache.obtain(
+        "tools",
+        TOOLS,
+        image_key(recipe),
+        lambda folder: fill_tree(recipe, folder, progress),
+        inputs=inputs(recipe),
+        progress=progress,
+    )
+    return tools.Tree(entry.path)
+
+
+def package_facts(packages: tuple[str, ...], log: Path, folder: Path) -> Mapping[str, str]:
+    """Write the list of packages into the entry; return the versions of those that the recipe names."""
+    versions = trees.package_versions(log.read_text(encoding="utf-8", errors="replace"))
+    trees.write_packages(versions, folder)
+    named = (package.partition("/")[0] for package in packages)
+    return {name: versions[name] for name in named if name in versions}
+
+
+def _packages(recipe: ImageRecipe) -> debian.Packages:
+    return debian.Packages(recipe.suite, recipe.variant, recipe.packages, recipe.exclude_paths)
+
+
+def inputs(recipe: ImageRecipe) -> Mapping[str, str]:
+    return {"recipe": recipe.folder, "suite": recipe.suite, "packages": " ".join(recipe.packages)}
+
+
+def _overlay_digests(recipe: ImageRecipe) -> list[str]:
+    """Names and contents of all overlay files (not their times and modes: a checkout and a wheel must agree)."""
+    digests = []
+    for folder in map(Path, recipe.overlays):
+        for path in sorted(folder.rglob("*")):
+            what = f"link {path.readlink()}" if path.is_symlink() else "folder"
+            if path.is_file() and not path.is_symlink():
+                what = hashlib.sha256(path.read_bytes()).hexdigest()
+            digests.append(f"{path.relative_to(folder).as_posix()} {what}")
+    return digests

@@ -1,0 +1,104 @@
+"""QEMU, in a way that can be started: the pinned one out of the cache, or one that this computer has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import HostLacks, UsageError
+from harness.vm import images, recipes
+from harness.vm.cache import Cache, Progress, silent
+from harness.vm.machine import Qemu
+from harness.vm.tools import Tree
+
+NAME = "qemu-runtime"
+PROGRAM = "usr/bin/qemu-system-x86_64"
+_VERSION = re.compile(r"QEMU emulator version (\d+)\.(\d+)\.(\d+)")
+_ANSWER_WITHIN_S = 2.0
+
+
+def pinned_qemu(cache: Cache, progress: Progress = silent) -> Qemu:
+    """The QEMU that our images and templates are made for, built into the cache if it is not there.
+
+    No process is started when it is there: its version was asked once, when it was built.
+    """
+    recipe = recipes.image_recipe(NAME)
+
+    def build(folder: Path) -> Mapping[str, str]:
+        facts = dict(images.fill_tree(recipe, folder, progress))
+        said = _ask_version(Tree(folder).argv(PROGRAM), PROGRAM, within_s=30.0)
+        version = ".".join(map(str, said))
+        if not f"{version}.".startswith(f"{recipe.expect_version}."):
+            raise HostLacks(
+                "build the pinned QEMU",
+                on=f"{recipe.suite}: {', '.join(recipe.packages)}",
+                got=f"the archive has QEMU {version}, the recipe expects {recipe.expect_version}",
+                fix=f"set expect_version in {recipe.folder}/image.toml, and run the harness's own tests on it",
+            )
+        return {"version": version, **facts}
+
+    entry = cache.obtain(
+        "runtime", NAME, images.image_key(recipe), build, inputs=images.inputs(recipe), progress=progress
+    )
+    tree = Tree(entry.path)
+    major, minor, patch = map(int, entry.facts["version"].split("."))
+    return Qemu(
+        argv=tree.argv(PROGRAM),
+        version=(major, minor, patch),
+        origin="pinned",
+        # Debian's version and not ours: the same recipe built a month later may hold another QEMU.
+        key=_digest("pinned", *(f"{name}={version}" for name, version in sorted(entry.facts.items()))),
+        environment=(("QEMU_MODULE_DIR", str(entry.file("usr/lib/x86_64-linux-gnu/qemu"))),),
+        data_dirs=tuple(entry.file(f"usr/{name}") for name in ("share/qemu", "share/seabios", "lib/ipxe/qemu")),
+    )
+
+
+def host_qemu(path: Path) -> Qemu:
+    """A QEMU of this computer, as given with ``--qemu``.
+
+    Raises:
+        UsageError: nothing there, not executable, or it does not answer ``--version`` as QEMU within 2 s.
+    """
+    found = path if path.is_absolute() or "/" in str(path) else _in_path(path)
+    if not found.is_file():
+        raise UsageError("use QEMU", on=str(path), got="there is no such file", fix="give the path of a qemu-system-x86_64")
+    if not os.access(found, os.X_OK):
+        raise UsageError("use QEMU", on=str(path), got="not executable", fix="give the path of a qemu-system-x86_64")
+    version = _ask_version((str(found),), str(path), within_s=_ANSWER_WITHIN_S)
+    status = found.resolve().stat()
+    facts = (str(found.resolve()), str(status.st_size), str(status.st_mtime_ns), str(version))
+    return Qemu(argv=(str(found),), version=version, origin=str(path), key=_digest("host", *facts))
+
+
+def _in_path(name: Path) -> Path:
+    for folder in os.get_exec_path():
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    return name
+
+
+def _ask_version(argv: Sequence[str], name: str, *, within_s: float) -> tuple[int, int, int]:
+    try:
+        answer = subprocess.run(
+            [*argv, "--version"], capture_output=True, text=True, errors="replace", timeout=within_s, check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        got = f"no answer to --version within {within_s:g} s"
+    except OSError as error:
+        got = str(error.strerror)
+    else:
+        if found := _VERSION.search(answer.stdout):
+            major, minor, patch = map(int, found.groups())
+            return major, minor, patch
+        said = (answer.stdout + answer.stderr).strip()[:200] or f"nothing, exit status {answer.returncode}"
+        got = f"--version does not say that it is QEMU, but: {said}"
+    raise UsageError("use QEMU", on=name, got=got, fix="give the path of a qemu-system-x86_64")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,228 @@
+"""A running machine: one owner for the process, its three lines and its folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.agent.channel import Channel
+from harness.agent.client import Agent
+from harness.errors import DeadlineExceeded, GuestLost, HarnessError, LabTrouble
+from harness.vm.console import Console
+from harness.vm.machine import Qemu
+from harness.vm.process import QemuProcess, exit_in_words
+from harness.vm.qmp import Qmp
+from harness.vm.rundir import QEMU, ProcessId
+from harness.vm.spec import Channels
+from harness.waiting import wait_until
+
+LINES = ("qmp", "console", "agent")
+QUIT_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to start: a QEMU, and its command line for any given connection of the three lines."""
+
+    name: str
+    qemu: Qemu
+    argv: Callable[[Channels], tuple[str, ...]]
+
+
+class Vm:
+    """Starts with the ``with`` statement; nothing of it is left afterwards, except with ``keep``.
+
+    Attributes:
+        folder: console.log, qemu.stderr, run.sh and, at the end, qmp.jsonl.
+        qmp, console: two of the three lines. agent: the third, once ``greet`` has returned.
+    """
+
+    def __init__(self, launch: Launch, folder: Path, *, keep: bool = False) -> None:
+        self._launch = launch
+        self.folder = folder
+        self._keep = keep
+        self._lost: HarnessError | None = None
+        self._stopping = False
+        self._leave_up = False
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+
+    @property
+    def name(self) -> str:
+        return self._launch.name
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._leave_up and self._lost is None:
+            self._detach()
+        else:
+            self.stop()
+
+    def greet(self, *, within_s: float) -> Agent:
+        """Begin a run with the machine's agent: its first answer, with a clock and random numbers of this run.
+
+        Raises:
+            GuestLost: no answer in time; the end of the console is in the message.
+        """
+        try:
+            hello = self._channel.hello(deadline_s=within_s, time_ns=time.time_ns())
+        except DeadlineExceeded as error:
+            got = f"its agent did not answer in {within_s:g} s; console:\n{self.console.tail(8)}"
+            raise GuestLost("start the machine", on=self.name, got=got, fix=self._look()) from error
+        self.agent = Agent(self._channel, hello)
+        return self.agent
+
+    def leave_up(self) -> None:
+        """At the end, let go of the machine instead of ending it; it must have been started with ``keep``."""
+        self._leave_up = self._keep
+
+    def last_words(self) -> str:
+        """What QEMU has written to standard error so far, its end."""
+        return self._process.last_words()
+
+    def check_alive(self) -> None:
+        """Raise the reason when the machine is gone."""
+        if self._lost is not None:
+            raise self._lost
+
+    def stop(self) -> None:
+        """End QEMU: asked by QMP, killed when it does not answer; then let go of everything."""
+        self._stopping = True
+        try:
+            self._quit()
+        finally:
+            self._stack.close()
+
+    def _detach(self) -> None:
+        """Its sockets are free for a person afterwards."""
+        self._stopping = True
+        self._stack.close()
+
+    def _quit(self) -> None:
+        if self._process.exit_status is None and self._lost is None:
+            with suppress(LabTrouble):  # it may end before it answers, or hang: what follows settles both
+                self.qmp.execute("quit", within_s=QUIT_WITHIN_S)
+            self._process.wait(QUIT_WITHIN_S)
+        self._process.kill()
+
+    def _start(self, stack: ExitStack) -> None:
+        (self.folder / "run.sh").write_text(run_script(self._launch))
+        ours = self._spawn_listening() if self._keep else self._spawn_connected(stack)
+        self.console = Console(ours["console"], self.folder / "console.log", self._panicked)
+        stack.callback(self.console.close)
+        self.qmp = Qmp(ours["qmp"], self._why_lost)
+        stack.callback(self._end_qmp)
+        self._channel = Channel(ours["agent"], name=self.name, on_eof=self._why_lost)
+        stack.callback(self._channel.close)
+
+    def _spawn_connected(self, stack: ExitStack) -> dict[str, socket.socket]:
+        """Socket pairs: connected before QEMU starts, no names on disk, and an end of file when either side dies."""
+        pairs = {line: socket.socketpair() for line in LINES}
+        theirs = {line: pair[1] for line, pair in pairs.items()}
+        try:
+            self._spawn(Channels(*(f"socket,fd={theirs[line].fileno()}" for line in LINES)), theirs.values())
+        finally:
+            for end in theirs.values():
+                end.close()  # QEMU's end must be the only one, or its death is no end of file
+        stack.callback(self._process.kill)
+        return {line: pair[0] for line, pair in pairs.items()}
+
+    def _spawn_listening(self) -> dict[str, socket.socket]:
+        """Named sockets that QEMU listens on, so that a person can come in after us."""
+        paths = {line: self.folder / f"{line}.sock" for line in LINES}
+        self._spawn(Channels(*(f"socket,path={paths[line]},server=on,wait=off" for line in LINES)), ())
+        return {line: self._reach(path) for line, path in paths.items()}
+
+    def _reach(self, path: Path) -> socket.socket:
+        def reached() -> socket.socket | None:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(str(path))
+            except OSError:
+                connection.close()
+                return None
+            return connection
+
+        connection = wait_until(f"QEMU to listen on {path}", reached, within_s=10, alive=self)
+        assert connection is not None
+        return connection
+
+    def _spawn(self, channels: Channels, pass_ends: Iterable[socket.socket]) -> None:
+        self._process = QemuProcess(
+            self._launch.argv(channels),
+            environment={**os.environ, **dict(self._launch.qemu.environment)},
+            stderr=self.folder / "qemu.stderr",
+            pass_fds=[end.fileno() for end in pass_ends],
+            keep=self._keep,
+            on_exit=self._exited,
+        )
+        if (started := ProcessId.of(self._process.pid)) is not None:
+            started.write(self.folder / QEMU)
+
+    def _end_qmp(self) -> None:
+        (self.folder / "qmp.jsonl").write_text(self.qmp.transcript())
+        self.qmp.close()
+
+    def _exited(self) -> None:
+        if not self._stopping:
+            self._lose(self._why_lost())
+
+    def _panicked(self, reason: str) -> None:
+        self._lose(GuestLost("use the machine", on=self.name, got=f"its kernel panicked: {reason}", fix=self._look()))
+
+    def _lose(self, reason: HarnessError) -> None:
+        with self._lock:
+            if self._lost is not None:
+                return
+            self._lost = reason
+        for line in ("_channel", "qmp"):  # one may not be there yet: QEMU can end while it is being connected
+            if (end := getattr(self, line, None)) is not None:
+                end.lost(reason)
+
+    def _why_lost(self) -> HarnessError:
+        """The reason for an end of file on any line: known already, or QEMU's exit with its last words."""
+        if self._lost is not None:
+            return self._lost
+        if not self._process.wait(QUIT_WITHIN_S):
+            return GuestLost("use the machine", on=self.name, got="QEMU closed a line but runs on", fix=self._look())
+        status = self._process.exit_status
+        assert status is not None
+        got = f"QEMU ended ({exit_in_words(status)})"
+        if words := self._process.last_words():
+            got += f", saying:\n{words}"
+        return GuestLost("use the machine", on=self.name, got=got, fix=self._look())
+
+    def _look(self) -> str:
+        return f"see {self.folder}/console.log and {self.folder}/run.sh"
+
+
+def run_script(launch: Launch) -> str:
+    """The exact command line as a script for a person: the same machine, its lines as sockets in the current folder."""
+    channels = Channels(*(f"socket,path={line}.sock,server=on,wait=off" for line in LINES))
+    environment = [f"export {name}={shlex.quote(value)}" for name, value in launch.qemu.environment]
+    words = " \\\n  ".join(shlex.quote(word) for word in launch.argv(channels))
+    how = "# The console: socat -,raw,echo=0 unix-connect:console.sock   QMP: socat - unix-connect:qmp.sock"
+    return "\n".join(
+        ["#!/bin/sh", f"# {launch.name}, QEMU {launch.qemu.version_text}", how, *environment, f"exec {words}", ""]
+    )
