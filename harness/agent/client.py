@@ -8,6 +8,7 @@ from typing import Any
 from harness.agent.channel import Channel, OnStream
 from harness.agent.frames import MAX_BODY_BYTES
 from harness.agent.results import Answer, Completed, Entry, FlrSample, Hello, PollResult, Stat, Stream
+from harness.agent.vfio import VfioDevice
 from harness.errors import HarnessError, RemoteError
 
 DEADLINE_S = 30.0  # of a call that should take milliseconds: a guest under TCG on a busy machine is slow
@@ -192,6 +193,10 @@ class Agent:
             hold_ns=int(hold_s * NS),
         )
         return FlrSample.of(answer)
+
+    def vfio(self, bdf: str, *, vf_token: str = "") -> VfioDevice:
+        """Open a function that is bound to vfio-pci; a context manager."""
+        return VfioDevice(self, bdf, vf_token=vf_token)
 
     # programs and power
 

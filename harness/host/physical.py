@@ -6,9 +6,10 @@ from harness.agent.client import Agent
 from harness.errors import LabTrouble
 from harness.host.function import CONFIG_BYTES, FIRST_VF_BAR_RESOURCE, Function, Resource
 from harness.pci.address import Bdf
-from harness.pci.layout import Sriov
+from harness.pci.layout import VF_BARS, Sriov
 
 VF_SWITCH_WITHIN_S = 30.0
+MEMORY_TYPE, MEMORY_64_BIT = 0b110, 0b100  # bits 2:1 of a memory BAR, PCIe Base 7.5.1.2.1
 
 
 class VirtualFunction(Function):
@@ -91,3 +92,17 @@ class PhysicalFunction(Function):
             for resource in self.resources()
             if resource.index >= FIRST_VF_BAR_RESOURCE
         }
+
+    def vf_bar_addresses(self) -> dict[int, int]:
+        """The address in each implemented VF BAR register, by VF BAR number; both halves of a 64-bit one."""
+        config, base = self.config(), self.sriov().offset
+        addresses: dict[int, int] = {}
+        number = 0
+        while number < len(VF_BARS):
+            low = VF_BARS[number].read(config, base)
+            wide = low & MEMORY_TYPE == MEMORY_64_BIT
+            high = VF_BARS[number + 1].read(config, base) if wide and number + 1 < len(VF_BARS) else 0
+            if address := high << 32 | low & ~0xF:
+                addresses[number] = address
+            number += 2 if wide else 1
+        return addresses

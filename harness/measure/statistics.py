@@ -7,8 +7,9 @@ maximum, and every text made here says so instead of printing the same number tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 NS_PER_MS = 1_000_000
 SAMPLES_FOR_P99 = 100
@@ -69,7 +70,7 @@ def percentile(ordered: Sequence[int], percent: int) -> int:
 
 
 def ms(value_ns: float) -> str:
-    """A duration in milliseconds, four significant digits and never finer than a microsecond: "12.35 ms"."""
+    """A duration in milliseconds, with four significant digits but never finer than a microsecond: "12.35 ms"."""
     value = value_ns / NS_PER_MS
     decimals = 0 if value >= 1000 else 1 if value >= 100 else 2 if value >= 10 else 3
     return f"{value:.{decimals}f} ms"
@@ -86,6 +87,40 @@ def summary_text(distribution: Distribution) -> str:
     values = ", ".join(f"{name} {ms(value)[:-3]}" for name, value in named)
     few = f" (p99 needs {SAMPLES_FOR_P99} samples)" if seen.p99_is_maximum else ""
     return f"{seen.count} samples: {values}, mean {ms(seen.mean_ns)}{few}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Samples of one quantity of one function, as a test hands them to the report.
+
+    Attributes:
+        what: the quantity: "FLR".
+        function: "PF", "VF 3".
+        samples_ns: in measured order, at least one.
+        limit_ns: what each of them must keep; None when there is no limit.
+    """
+
+    what: str
+    function: str
+    samples_ns: tuple[int, ...]
+    limit_ns: int | None = None
+
+    @property
+    def group(self) -> str:
+        """All VFs are one group; any other function is a group by itself."""
+        return "VFs" if self.function.startswith("VF ") else self.function
+
+    @property
+    def late(self) -> int:
+        return 0 if self.limit_ns is None else sum(sample > self.limit_ns for sample in self.samples_ns)
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON can carry it, from an xdist worker to its controller."""
+        return asdict(self) | {"samples_ns": list(self.samples_ns)}
+
+    @classmethod
+    def from_plain(cls, row: Mapping[str, Any]) -> Measured:
+        return cls(row["what"], row["function"], tuple(row["samples_ns"]), row["limit_ns"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +166,7 @@ class LimitVerdict:
         index, worst = max(self.late, key=lambda sample: sample[1])
         return (
             f"{self.what}: {len(self.late)} of {self.seen.count} later than {_limit(self.limit_ns)},"
-            f" worst {ms(worst)} ({ms(worst - self.limit_ns)} over, sample {index + 1}); {summary_text(self.seen)}"
+            f" worst {ms(worst)} ({_excess(worst - self.limit_ns)} over, sample {index + 1}); {summary_text(self.seen)}"
         )
 
 
@@ -160,6 +195,10 @@ def check_all(*verdicts: LimitVerdict) -> None:
 
 def _all(count: int) -> str:
     return "the only sample" if count == 1 else f"all {count}"
+
+
+def _excess(over_ns: int) -> str:
+    return ms(over_ns) if over_ns >= 1000 else f"{over_ns} ns"
 
 
 def _limit(limit_ns: int) -> str:

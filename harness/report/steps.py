@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.measure.statistics import Measured
 from harness.report.categories import status_of
 
 Outcome = Literal["running", "passed", "failed", "broken", "skipped"]
@@ -69,6 +70,7 @@ class Recording:
         self._depth = 0
         self._files: list[Path] = []
         self._parameters: dict[str, str] = {}
+        self._measured: list[Measured] = []
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -82,6 +84,10 @@ class Recording:
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
         return tuple(self._parameters.items())
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        return tuple(self._measured)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -116,6 +122,9 @@ class Recording:
 
     def note_parameter(self, name: str, value: str) -> None:
         self._parameters[name] = value
+
+    def note_measured(self, one: Measured) -> None:
+        self._measured.append(one)
 
     def _finish(self, index: int, outcome: Outcome, reason: str) -> None:
         begun = self._steps[index]
@@ -200,6 +209,12 @@ def parameter(name: str, value: object) -> None:
         recorded.note_parameter(name, str(value))
         if (allure := _allure()) is not None:
             allure.dynamic.parameter(name, _Shown(str(value)), excluded=True)
+
+
+def measured(one: Measured) -> None:
+    """Hand samples to the summary at the end of the run."""
+    if (recorded := _current.get()) is not None:
+        recorded.note_measured(one)
 
 
 def cut_text(text: str, limit: int, kept: Path | None = None) -> str:
