@@ -198,6 +198,14 @@ class Agent:
         """Open a function that is bound to vfio-pci; a context manager."""
         return VfioDevice(self, bdf, vf_token=vf_token)
 
+    def bar_read(self, bdf: str, bar: int, offset: int, width: int = 4) -> int:
+        """One aligned access to a BAR of a function that neither a driver nor VFIO holds."""
+        return self.call("bar.read", bdf=bdf, bar=bar, offset=offset, width=width).number("value")
+
+    def bar_write(self, bdf: str, bar: int, offset: int, value: int, width: int = 4) -> None:
+        """One aligned access to a BAR of a function that neither a driver nor VFIO holds."""
+        self.call("bar.write", bdf=bdf, bar=bar, offset=offset, width=width, value=value)
+
     # programs and power
 
     def run(

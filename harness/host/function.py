@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.agent.client import Agent
+from harness.agent.vfio import VfioDevice
 from harness.errors import LabTrouble
 from harness.pci.address import Bdf
-from harness.pci.layout import Express, Msix
+from harness.pci.layout import COMMAND, Express, Msix
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
@@ -117,6 +118,16 @@ class Function:
                 got=f"the kernel gave it to {bound or 'no driver'}",
                 fix=f"is the module loaded? try: modprobe {driver}",
             )
+
+    def open(self) -> VfioDevice:
+        """Open it through VFIO; it must be bound to vfio-pci."""
+        return VfioDevice(self._agent, str(self.bdf))
+
+    def write_bar(self, bar: int, offset: int, value: int) -> None:
+        """A 32-bit write to a BAR of a function whose driver leaves it alone; turns Memory Space on first."""
+        command = self.read_config(COMMAND.offset, 2)
+        self.write_config(COMMAND.offset, 2, command | COMMAND.mask("memory_space"))
+        self._agent.bar_write(str(self.bdf), bar, offset, value)
 
     def express(self) -> Express:
         """Its PCI Express capability; an endpoint without one cannot be tested here."""

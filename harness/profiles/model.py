@@ -49,11 +49,13 @@ class Trigger(Strict):
     """How software makes a function send a vector of its choice.
 
     Attributes:
+        pf_setup: writes to the PF's BARs that its VFs' interrupts need; once, before anything else.
         setup: once, after MSI-X is on.
         fire: for each interrupt.
         clear: after each interrupt, so that the next one is a new event.
     """
 
+    pf_setup: tuple[RegisterWrite, ...] = ()
     setup: tuple[RegisterWrite, ...] = ()
     fire: tuple[RegisterWrite, ...]
     clear: tuple[RegisterWrite, ...] = ()

@@ -57,50 +57,53 @@ def class_names(*roots: type[BaseException]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-_LAB = f"(?:{'|'.join(class_names(LabTrouble, HostLacks))})"
-# The message is "harness.errors.GuestLost: …". A traceback names it in pytest's lines of errors ("E   …"), where it
-# is the first cause of something else; elsewhere in a traceback the name may only stand in a line of source.
-_LAB_MESSAGE = rf"^(?:\w+\.)*{_LAB}\b[\s\S]*$"
-_LAB_TRACE = rf"^(?:[\s\S]*\n)?E +(?:\w+\.)*{_LAB}\b[\s\S]*$"
-_NOT_LAB_MESSAGE = rf"^(?!(?:\w+\.)*{_LAB}\b)[\s\S]*$"
-_NOT_LAB_TRACE = rf"^(?!(?:[\s\S]*\n)?E +(?:\w+\.)*{_LAB}\b)[\s\S]*$"
+def categories() -> tuple[Category, ...]:
+    """The list, first match first.
 
-KNOWN_DEVIATION = Category(
-    "known deviation",
-    "The profile lists it with its reason and source: nobody needs to act.",
-    "skipped",
-    r"^(?:Skipped: |XFAIL )?[Kk]nown deviation[\s\S]*$",
-)
-NOT_RUN = Category(
-    "not run",
-    "The lab lacks something that the test needs: nothing was learned about the endpoint.",
-    "skipped",
-    r"^(?:Skipped: )?[Tt]he lab lacks[\s\S]*$",
-)
-LAB_TROUBLE = Category(
-    "lab trouble",
-    "The lab failed, so the run says nothing about the endpoint: see to the lab and run again.",
-    "broken",
-    _LAB_MESSAGE,
-    _LAB_TRACE,
-)
-ENDPOINT_DEFECT = Category(
-    "endpoint defect",
-    "The endpoint does not do what its profile or the specification says: the designers must act.",
-    "failed",
-)
-HARNESS_BUG = Category(
-    "harness bug",
-    "A test or the harness broke: report it to the harness's maintainers.",
-    "broken",
-)
+    Made anew on each call, because a module that is imported later may bring another kind of lab trouble.
+    """
+    lab = _lab_names()
+    return (
+        Category(
+            "endpoint defect",
+            "The endpoint does not do what its profile or the specification says: the designers must act.",
+            "failed",
+        ),
+        Category(
+            "lab trouble",
+            "The lab failed, so the run says nothing about the endpoint: see to the lab and run again.",
+            "broken",
+            rf"^{lab}[\s\S]*$",
+            rf"^{_ERROR_LINE}{lab}[\s\S]*$",
+        ),
+        Category("harness bug", "A test or the harness broke: report it to the harness's maintainers.", "broken"),
+        Category(
+            "known deviation",
+            "The profile lists it with its reason and source: nobody needs to act.",
+            "skipped",
+            r"^(?:Skipped: |XFAIL )?[Kk]nown deviation[\s\S]*$",
+        ),
+        Category(
+            "not run",
+            "The lab lacks something that the test needs: nothing was learned about the endpoint.",
+            "skipped",
+            r"^(?:Skipped: )?[Tt]he lab lacks[\s\S]*$",
+        ),
+    )
 
-CATEGORIES: tuple[Category, ...] = (ENDPOINT_DEFECT, LAB_TROUBLE, HARNESS_BUG, KNOWN_DEVIATION, NOT_RUN)
+
+# A message is "harness.errors.GuestLost: …". A traceback names a first cause in pytest's lines of errors ("E   …");
+# anywhere else in a traceback, the name may only stand in a line of source.
+_ERROR_LINE = r"(?:[\s\S]*\n)?E +"
+
+
+def _lab_names() -> str:
+    return rf"(?:\w+\.)*(?:{'|'.join(class_names(LabTrouble, HostLacks))})\b"
 
 
 def category_of(status: str, message: str = "", trace: str = "") -> str:
     """The name of the first category that matches a result, or "" (passed, or skipped for another reason)."""
-    return next((each.name for each in CATEGORIES if each.matches(status, message, trace)), "")
+    return next((each.name for each in categories() if each.matches(status, message, trace)), "")
 
 
 def status_of(error: BaseException | None) -> Status:
@@ -120,13 +123,15 @@ def classic() -> list[dict[str, object]]:
     A category that looks at message *or* traceback takes two entries of one name; "harness bug" is what no other
     broken result is, spelled out for Allure 2.
     """
+    lab = _lab_names()
+    no_lab_message, no_lab_trace = rf"^(?!{lab})[\s\S]*$", rf"^(?!{_ERROR_LINE}{lab})[\s\S]*$"
     rows: list[dict[str, object]] = []
-    for each in CATEGORIES:
+    for each in categories():
         row: dict[str, object] = {"name": each.name, "description": each.meaning, "matchedStatuses": [each.status]}
-        if each is HARNESS_BUG:
-            rows.append(row | {"messageRegex": _NOT_LAB_MESSAGE, "traceRegex": _NOT_LAB_TRACE})
+        if each.status == "broken" and not each.message:
+            rows.append(row | {"messageRegex": no_lab_message, "traceRegex": no_lab_trace})
             continue
         rows.append(row | ({"messageRegex": each.message} if each.message else {}))
         if each.trace:
-            rows.append(row | {"messageRegex": _NOT_LAB_MESSAGE, "traceRegex": each.trace})
+            rows.append(row | {"messageRegex": no_lab_message, "traceRegex": each.trace})
     return rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.measure.statistics import SAMPLES_FOR_P99, Distribution, Measured, ms
-from harness.report.categories import CATEGORIES, Category
+from harness.report.categories import Category, categories
 from harness.report.series import duration_label
 
 _PLURALS = {"endpoint defect": "endpoint defects", "harness bug": "harness bugs", "known deviation": "known deviations"}
@@ -53,18 +53,18 @@ def summary_lines(
 
 def _counts(results: Sequence[Result]) -> str:
     kinds = Counter(result.category or result.status for result in results)
-    order = [*(category.name for category in CATEGORIES), "failed", "broken", "skipped"]
+    order = [*(category.name for category in categories()), "failed", "broken", "skipped"]
     parts = [f"{kinds['passed']} passed"] if kinds["passed"] else []
     parts += [f"{kinds[kind]} {_PLURALS.get(kind, kind) if kinds[kind] > 1 else kind}" for kind in order if kinds[kind]]
     if not any(result.status != "skipped" for result in results):
         parts.append("NOTHING RAN, so nothing was learned about the endpoint")
-    return f"{len(results)} tests: {', '.join(parts)}"
+    return f"{len(results)} test{'' if len(results) == 1 else 's'}: {', '.join(parts)}"
 
 
 def _first_failures(results: Sequence[Result]) -> list[str]:
     """The first result of each category in which somebody must act: name, and the first line of its message."""
     lines = []
-    for category in CATEGORIES:
+    for category in categories():
         first = next((each for each in results if each.category == category.name), None)
         if first and category.status in ("failed", "broken"):
             lines += [f"first {category.name}: {first.name}", f"    {_reason(first, category)}"]
@@ -85,15 +85,19 @@ def _measurements(measured: Iterable[Measured]) -> list[str]:
     pools: dict[tuple[str, str], list[Measured]] = {}
     for each in measured:
         pools.setdefault((each.what, each.group), []).append(each)
-    return [_pool(what, group, pool) for (what, group), pool in pools.items()]
+    names = {key: f"{key[0]} of {_functions(pool)}:" for key, pool in pools.items()}
+    margin = max(map(len, names.values()), default=0)
+    return [f"{names[key]:{margin}} {_figures(pool)}" for key, pool in pools.items()]
 
 
-def _pool(what: str, group: str, pool: Sequence[Measured]) -> str:
+def _functions(pool: Sequence[Measured]) -> str:
+    functions = {each.function for each in pool}
+    return f"{len(functions)} VFs" if len(functions) > 1 else pool[0].function
+
+
+def _figures(pool: Sequence[Measured]) -> str:
     seen = Distribution.of(sample for each in pool for sample in each.samples_ns)
-    functions = len({each.function for each in pool})
-    name = f"{functions} VFs" if group == "VFs" and functions > 1 else pool[0].function
     p99 = f"p99 {ms(seen.p99_ns)[:-3]}, " if seen.count >= SAMPLES_FOR_P99 else ""
-    line = f"{what} {name:7} {seen.count:4} samples: p50 {ms(seen.p50_ns)[:-3]}, {p99}max {ms(seen.maximum_ns)}"
-    late = sum(each.late for each in pool)
+    line = f"p50 {ms(seen.p50_ns)[:-3]}, {p99}max {ms(seen.maximum_ns)} (n = {seen.count})"
     limits = [each.limit_ns for each in pool if each.late and each.limit_ns is not None]
-    return f"{line}  ✗ {late} later than {duration_label(min(limits))}" if limits else line
+    return f"{line}  ✗ {sum(each.late for each in pool)} later than {duration_label(min(limits))}" if limits else line

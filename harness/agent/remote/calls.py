@@ -66,7 +66,7 @@ class Call:
         self.answered = False
         self.after: Callable[[], None] | None = None  # done once the answer is on its way
         self._ending = ""  # "", "cancelled" or "deadline"
-        self._ended = threading.Event()
+        self._ended: threading.Event | None = None  # only for those who pause: it costs as much as a short call
         self._hooks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -79,7 +79,8 @@ class Call:
                 return
             self._ending = kind
             hooks, self._hooks = self._hooks, []
-        self._ended.set()
+            if self._ended is not None:
+                self._ended.set()
         for hook in hooks:
             hook()
 
@@ -119,6 +120,11 @@ class Call:
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the call's end."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = threading.Event()
+            if self._ending:
+                self._ended.set()
         self._ended.wait(max(0.0, min(seconds, self.deadline - time.monotonic())))
         self.check()
 

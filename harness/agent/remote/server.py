@@ -7,6 +7,7 @@ and its late result is ignored. A ``hello`` begins a run: it ends everything of 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import traceback
@@ -255,26 +256,24 @@ class Workers:
     """Threads that do jobs; a few idle ones are kept, because starting one costs more than most calls."""
 
     def __init__(self) -> None:
-        self._jobs: list[Callable[[], None]] = []
-        self._idle = 0
-        self._changed = threading.Condition()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = 0  # workers that wait for a job, less the jobs that wait for them
+        self._lock = threading.Lock()
 
     def start(self, job: Callable[[], None]) -> None:
-        with self._changed:
-            if self._idle > 0:
-                self._idle -= 1
-                self._jobs.append(job)
-                self._changed.notify()
-                return
-        threading.Thread(target=self._work, args=(job,), daemon=True).start()
+        with self._lock:
+            taken = self._idle > 0
+            self._idle -= taken
+        if taken:
+            self._jobs.put(job)
+        else:
+            threading.Thread(target=self._work, args=(job,), daemon=True).start()
 
     def _work(self, job: Callable[[], None]) -> None:
         while True:
             job()
-            with self._changed:
+            with self._lock:
                 if self._idle >= IDLE_WORKERS:
                     return
                 self._idle += 1
-                while not self._jobs:
-                    self._changed.wait()
-                job = self._jobs.pop(0)
+            job = self._jobs.get()

@@ -37,6 +37,8 @@ VERBS = {
     "config.read": "config.read",
     "config.write": "config.write",
     "config.poll": "config.poll",
+    "bar.read": "bars.read",
+    "bar.write": "bars.write",
     "flr": "flr.flr",
     "command.run": "command.run",
     "vfio.open": "vfio.open_device",
