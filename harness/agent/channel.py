@@ -7,11 +7,12 @@ Whatever is wrong with the stream ends every waiting call at once, with the reas
 from __future__ import annotations
 
 import base64
-import copy
+import contextlib
 import itertools
 import os
 import queue
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -128,6 +129,11 @@ class Channel:
         """End the channel and close the stream."""
         self.lost(TransportFailed("the channel to the agent was closed", on=self.name))
         self._out.put(None)
+        if isinstance(
+            self._stream, socket.socket
+        ):  # close alone ends no recv that waits, and so tells the agent nothing
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
         self._stream.close()
 
     def _ask(self, verb: str, args: dict[str, Any], body: bytes, deadline_s: float) -> Asked:
@@ -241,10 +247,12 @@ class Channel:
 
 def again(reason: HarnessError) -> HarnessError:
     """A fresh copy of an error, for one more thread to raise: same class, same words, a traceback of its own."""
-    fresh = copy.copy(reason)
+    fresh = type(reason).__new__(type(reason), *reason.args)  # not __init__: every class has its own
     fresh.__dict__.update(reason.__dict__)
     fresh.__cause__ = reason.__cause__
-    return fresh.with_traceback(None)
+    if isinstance(fresh, OSError) and isinstance(reason, OSError):  # these two live outside __dict__
+        fresh.errno, fresh.strerror = reason.errno, reason.strerror
+    return fresh
 
 
 def _what(verb: str, args: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from harness.errors import RemoteError, TransportFailed
 
 
 class Stream(Protocol):
-    """A byte stream to an agent; a connected ``socket.socket`` is one."""
+    """A byte stream to an agent; a connected ``socket.socket`` is one (and is shut down before it is closed)."""
 
     def sendall(self, data: bytes, /) -> None: ...
 

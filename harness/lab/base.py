@@ -21,6 +21,12 @@ class Endpoint(Protocol):
     def unplug(self) -> None:
         """Take it out, and wait until the host has let go of it."""
 
+    def request_unplug(self) -> None:
+        """Ask for it and do not wait; QmpRefused carries QEMU's words."""
+
+    def wait_unplugged(self, *, after: int) -> None:
+        """Until it is out; ``after`` is a mark of QMP's events from before the request."""
+
     def present(self) -> bool:
         """Whether the host shows it."""
 

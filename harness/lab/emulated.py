@@ -8,18 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError, UsageError
-from harness.host import Host, PhysicalFunction
+from harness.host import Function, Host, PhysicalFunction
 from harness.lab.stack import Chosen, Progress
 from harness.pci.address import Bdf
-from harness.profiles import Profile
+from harness.pci.layout import SLOT_CONTROL
+from harness.profiles import Emulation, Profile
 from harness.vm.cache import Cache
 from harness.vm.spec import Hotplug, MachineSpec, root_port_address
 from harness.vm.template import Template, template
 from harness.vm.vm import Vm
+from harness.waiting import wait_until
 
 ENDPOINT_ID = "endpoint"
 PORT = 0
 AGENT_WITHIN_S = 20.0
+EVIDENCE_WITHIN_S = 1.0  # a machine that does not answer by then is not asked for its log and its config space
+INDICATOR_ON = 1
 PLUG_WITHIN_S = 30.0
 UNPLUG_WITHIN_S = 30.0  # pciehp alone waits 5 s for a second press of the button
 
@@ -27,15 +31,11 @@ UNPLUG_WITHIN_S = 30.0  # pciehp alone waits 5 s for a second press of the butto
 class EmulatedEndpoint:
     """A device of QEMU's in root port 0."""
 
-    def __init__(self, vm: Vm, host: Host, profile: Profile) -> None:
-        if profile.emulation is None:
-            raise UsageError(
-                f"emulate {profile.name}", got="the profile does not say how", fix="add an [emulation] table"
-            )
+    def __init__(self, vm: Vm, host: Host, emulation: Emulation, hotplug: Hotplug) -> None:
         self._vm = vm
         self._host = host
-        self._driver = profile.pf.driver
-        self._emulation = profile.emulation
+        self._hotplug = hotplug
+        self._emulation = emulation
 
     @property
     def pf(self) -> PhysicalFunction:
@@ -45,7 +45,21 @@ class EmulatedEndpoint:
         self.request_plug()
         pf = self.pf
         self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
+        pf.wait_for_probe()
+        if self._hotplug == "native":
+            self._settle()
         return pf
+
+    def _settle(self) -> None:
+        """Until pciehp has let go of the slot: QEMU refuses an unplug while the power indicator blinks."""
+        port = self._port()
+        offset = port.express().offset + SLOT_CONTROL.offset
+        wait_until(
+            "the slot's power indicator to be on",
+            lambda: SLOT_CONTROL.decode(port.read_config(offset, 2))["power_indicator"] == INDICATOR_ON,
+            within_s=PLUG_WITHIN_S,
+            alive=self._vm,
+        )
 
     def request_plug(self) -> None:
         """Ask for it and do not wait; QmpRefused carries QEMU's words."""
@@ -76,17 +90,19 @@ class EmulatedEndpoint:
 
     def _address(self) -> Bdf:
         """Function 0 of the bus below the port, whose number the firmware chose when the template booted."""
-        port = self._host.function(Bdf.parse(root_port_address(PORT)))
-        return Bdf(0, int(port.attribute("secondary_bus_number")), 0, 0)
+        return Bdf(0, int(self._port().attribute("secondary_bus_number")), 0, 0)
+
+    def _port(self) -> Function:
+        return self._host.function(Bdf.parse(root_port_address(PORT)))
 
 
 class EmulatedMachine:
     """A clone, and the endpoint in it."""
 
-    def __init__(self, vm: Vm, profile: Profile) -> None:
+    def __init__(self, vm: Vm, emulation: Emulation, hotplug: Hotplug) -> None:
         self.vm = vm
         self.host = Host(vm.agent)
-        self.endpoint = EmulatedEndpoint(vm, self.host, profile)
+        self.endpoint = EmulatedEndpoint(vm, self.host, emulation, hotplug)
         self._before: dict[str, bytes] = {}
 
     def note_config(self) -> None:
@@ -98,6 +114,7 @@ class EmulatedMachine:
         """Config space before and after, by function; what cannot be read any more is missing."""
         after: dict[str, bytes] = {}
         with suppress(HarnessError, OSError):
+            self.vm.agent.call("ping", deadline_s=EVIDENCE_WITHIN_S)
             pf = self.endpoint.pf
             for function in (pf, *pf.vfs()):
                 after[str(function)] = function.config()
@@ -113,9 +130,13 @@ class EmulatedMachine:
             "console.log": self.vm.console.text,
             "qmp.jsonl": self.vm.qmp.transcript,
             "qemu.stderr": self.vm.last_words,
-            "dmesg.txt": lambda: "\n".join(self.host.log.lines()),
+            "dmesg.txt": self._kernel_log,
         }
         return {name: _or_why_not(source) for name, source in sources.items()}
+
+    def _kernel_log(self) -> str:
+        self.vm.agent.call("ping", deadline_s=EVIDENCE_WITHIN_S)
+        return "\n".join(self.host.log.lines())
 
 
 class EmulatedLab:
@@ -124,8 +145,11 @@ class EmulatedLab:
     def __init__(
         self, name: str, profile: Profile, chosen: Chosen, cache: Cache, folder: Path, progress: Progress
     ) -> None:
+        if profile.emulation is None:
+            raise UsageError(f"emulate {profile.name}", got="the profile has no [emulation] table")
         self.name = name
         self.profile = profile
+        self._emulation = profile.emulation
         self._chosen = chosen
         self._cache = cache
         self._folder = folder
@@ -151,7 +175,7 @@ class EmulatedLab:
         launch = self.template(hotplug).clone(name)
         with Vm(launch, self._folder / f"{self._count:04d}", keep=keep) as vm:
             vm.greet(within_s=AGENT_WITHIN_S)
-            machine = EmulatedMachine(vm, self.profile)
+            machine = EmulatedMachine(vm, self._emulation, hotplug)
             if plugged:
                 machine.endpoint.plug()
                 machine.note_config()

@@ -55,6 +55,18 @@ DEVICE_CAPABILITIES = Register(  # 7.5.3.3
 DEVICE_CONTROL = Register("Device Control", 0x08, 16)  # 7.5.3.4
 DEVICE_CONTROL_2 = Register("Device Control 2", 0x28, 16)  # 7.5.3.16
 LINK_CONTROL = Register("Link Control", 0x10, 16)  # 7.5.3.7
+SLOT_CONTROL = Register(  # 7.5.3.10
+    "Slot Control",
+    0x18,
+    16,
+    (
+        reserved(6),
+        field("attention_indicator", 2),
+        field("power_indicator", 2),
+        field("power_controller"),
+        reserved(5),
+    ),
+)
 
 # MSI-X capability, 7.7.2
 MSIX_CONTROL = Register(

@@ -10,18 +10,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import CacheDamaged, DeadlineExceeded, HarnessError, HostLacks, UsageError
 from harness.vm import manifest as manifests
-from harness.vm.locks import FileLock, fit_mode, holders
+from harness.vm.entry import Entry, beside, existing, make_folder, put, settle, sweep, sync, written_bytes
+from harness.vm.locks import FileLock, holders
 from harness.vm.manifest import Damaged, Manifest
 from harness.waiting import wait_until
+
+__all__ = ["BUILD_LOG", "Build", "Cache", "Entry", "Progress", "silent"]
 
 Progress = Callable[[str], None]
 Build = Callable[[Path], Mapping[str, str]]
@@ -36,46 +38,8 @@ def silent(_line: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing in the cache, whole and checked when it was handed out."""
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def label(self) -> str:
-        return f"{self.manifest.kind}/{self.path.name}"
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        return self.manifest.facts
-
-    def file(self, name: str) -> Path:
-        """Where a file of this entry lies."""
-        return self.path / name
-
-    @contextmanager
-    def in_use(self) -> Iterator[Entry]:
-        """Keep ``clean`` away from this entry for as long as a machine runs from it.
-
-        Raises:
-            CacheDamaged: the entry was removed since it was obtained.
-        """
-        with FileLock(_beside(self.path, "use")) as lock:
-            # In a cache that we may only read, nobody who has our rights can remove anything: no lock is needed then.
-            with suppress(PermissionError, OSError if not os.access(self.path.parent, os.W_OK) else PermissionError):
-                wait_until(f"the removal of {self.label} to end", lambda: lock.try_lock(shared=True), within_s=60)
-            if not self.path.is_dir():
-                lock.release()
-                raise CacheDamaged(
-                    f"use cache entry {self.label}", got="somebody removed it", fix="run again to build it"
-                )
-            yield self
-
-
-@dataclass(frozen=True, slots=True)
 class Cache:
-    """A folder of entries; safe between threads' own objects, processes, shells and users.
+    """A folder of entries, safe between processes, shells and users.
 
     Attributes:
         root: made when the first entry is built. A shared one is ``chmod 2775`` and belongs to the group that shares it.
@@ -126,11 +90,11 @@ class Cache:
             DeadlineExceeded: another process builds it for longer than ``build_wait_s``.
         """
         path = self.path(kind, name, key)
-        found, _ = self._look(path)
+        found, _ = self._look(path, key)
         if found:
             return found
         with self._sole_builder(path, progress):
-            found, damage = self._look(path)
+            found, damage = self._look(path, key)
             if found:  # the one we waited for has built it
                 return found
             if damage:
@@ -139,27 +103,28 @@ class Cache:
             try:
                 return self._build(path, plan, build, needs_bytes)
             except HarnessError as error:
-                if damage:
-                    raise CacheDamaged(
-                        f"build the damaged cache entry {kind} {name} again",
-                        on=str(path),
-                        got=f"it was damaged ({damage}), and then: {error}",
-                    ) from error
-                raise
+                if not damage:
+                    raise
+                raise CacheDamaged(
+                    f"build the damaged cache entry {kind} {name} again",
+                    on=str(path),
+                    got=f"it was damaged ({damage}), and then: {error}",
+                ) from error
 
     def find(self, kind: str, name: str, key: str) -> Entry | None:
         """The entry, unchecked, if it is there."""
-        try:
-            path = self.path(kind, name, key)
+        path = self.path(kind, name, key)
+        with suppress(Damaged):
             return Entry(path, manifests.read(path))
-        except Damaged:
-            return None
+        return None
 
     def verify(self, entry: Entry, *, full: bool = False) -> None:
         """Raise CacheDamaged if the entry is not what was put there; ``full`` reads every byte, stamp or no stamp."""
         try:
             self._verify(entry.path, manifests.read(entry.path), full=full)
         except Damaged as damage:
+            self._checked.discard(entry.path)
+            beside(entry.path, "checked").unlink(missing_ok=True)
             raise CacheDamaged(
                 f"check cache entry {entry.label}", on=str(entry.path), got=str(damage), fix="use it: it is built again"
             ) from None
@@ -177,38 +142,35 @@ class Cache:
 
         Raises:
             UsageError: it is in use or being built; the message says by whom.
+            HostLacks: the folder does not let us.
         """
         path = entry.path if isinstance(entry, Entry) else entry
-        with ExitStack() as stack:
-            for role, doing in (("lock", "being built"), ("use", "in use")):
-                lock = FileLock(_beside(path, role))
-                if not lock.try_lock():
-                    who = holders(lock.path) or lock.holder()
-                    raise UsageError(
-                        f"remove cache entry {path.parent.name}/{path.name}",
-                        got=f"it is {doing} by {who}",
-                        fix="end that process first",
-                    )
-                stack.callback(lock.release, remove=True)
-            self._checked.discard(path)
-            with suppress(FileNotFoundError):
-                path.rename(_beside(path, f"{os.getpid()}.tmp"))
-            self._sweep(path)
-            for role in ("checked", "failed.log"):
-                _beside(path, role).unlink(missing_ok=True)
+        try:
+            with ExitStack() as stack:
+                for role, doing in (("lock", "being built"), ("use", "in use")):
+                    stack.enter_context(self._exclusive(path, role, doing))
+                self._checked.discard(path)
+                with suppress(FileNotFoundError):
+                    path.rename(beside(path, f"{os.getpid()}.tmp"))
+                sweep(path)
+                for role in ("checked", "failed.log"):
+                    beside(path, role).unlink(missing_ok=True)
+        except OSError as error:
+            raise HostLacks(f"remove cache entry {path.name}", on=str(path.parent), got=str(error.strerror)) from None
 
     def sweep(self) -> None:
         """Remove what killed builders left behind, of every entry."""
         for left in self.root.glob("*/.*.tmp"):
             path = left.with_name(left.name[1:].rsplit(".", 2)[0])
-            with FileLock(_beside(path, "lock")) as lock, suppress(OSError):
+            with FileLock(beside(path, "lock")) as lock, suppress(OSError):
                 if lock.try_lock():
-                    self._sweep(path)
+                    sweep(path)
 
     @contextmanager
     def in_use(self, *paths: Path) -> Iterator[None]:
         """Hold every entry that one of these files lies in (files elsewhere are nobody's concern)."""
-        folders = {self.root / Path(*path.relative_to(self.root).parts[:2]) for path in paths if self._holds(path)}
+        inside = (path.relative_to(self.root).parts for path in paths if path.is_relative_to(self.root))
+        folders = {self.root.joinpath(*parts[:2]) for parts in inside if len(parts) > 2}
         with ExitStack() as stack:
             for folder in sorted(folders):
                 try:
@@ -217,8 +179,17 @@ class Cache:
                     raise CacheDamaged(f"use cache entry {folder.name}", on=str(folder), got=str(damage)) from None
             yield
 
-    def _holds(self, path: Path) -> bool:
-        return path.is_relative_to(self.root) and len(path.relative_to(self.root).parts) > 2
+    @contextmanager
+    def _exclusive(self, path: Path, role: str, doing: str) -> Iterator[None]:
+        with FileLock(beside(path, role)) as lock:
+            if not lock.try_lock():
+                raise UsageError(
+                    f"remove cache entry {path.parent.name}/{path.name}",
+                    got=f"it is {doing} by {holders(lock.path) or lock.holder()}",
+                    fix="end that first",
+                )
+            yield
+            lock.release(remove=True)
 
     def _folders(self) -> Iterator[tuple[Path, Manifest | Damaged]]:
         for path in sorted(self.root.glob("*/[!.]*/")):
@@ -227,13 +198,15 @@ class Cache:
             except Damaged as damage:
                 yield path, damage
 
-    def _look(self, path: Path) -> tuple[Entry | None, str]:
+    def _look(self, path: Path, key: str) -> tuple[Entry | None, str]:
         """The entry if it is there and good, else what is wrong with it ("" when there is none)."""
-        if not path.is_dir():
-            self._checked.discard(path)
-            return None, ""
         try:
+            if not path.is_dir():
+                self._checked.discard(path)
+                return None, ""
             manifest = manifests.read(path)
+            if manifest.key != key:
+                raise Damaged(f"{manifests.NAME} belongs to another key, {manifest.key}")
             self._verify(path, manifest, full=False)
         except Damaged as damage:
             self._checked.discard(path)
@@ -245,20 +218,19 @@ class Cache:
         if path in self._checked and not full:
             return
         stamp = manifests.stamp(path, manifest)
-        stamp_file = _beside(path, "checked")
         with suppress(OSError):
-            if not full and stamp_file.read_text() == stamp:
+            if not full and beside(path, "checked").read_text() == stamp:
                 self._checked.add(path)
                 return
         manifests.check(path, manifest)
         if manifests.stamp(path, manifest) == stamp:  # nobody wrote while we read
-            _put(stamp_file, stamp)
+            put(beside(path, "checked"), stamp)
         self._checked.add(path)
 
     @contextmanager
     def _sole_builder(self, path: Path, progress: Progress) -> Iterator[None]:
         """Hold the builder's lock of one entry, waiting for whoever builds it now."""
-        lock = FileLock(_beside(path, "lock"))
+        lock = FileLock(beside(path, "lock"))
         told = ""
 
         def ours() -> bool:
@@ -271,7 +243,7 @@ class Cache:
             return False
 
         try:
-            self._make_folder(path.parent)
+            make_folder(path.parent)
             wait_until(f"the builder of {path.name}", ours, within_s=self.build_wait_s)
         except DeadlineExceeded:
             raise DeadlineExceeded(
@@ -290,101 +262,56 @@ class Cache:
             lock.sign()
             yield
 
-    def _make_folder(self, folder: Path) -> None:
-        """Make the folder of a kind as open as the root is (the umask must not close a shared cache)."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            folder.mkdir()
-            folder.chmod(stat.S_IMODE(self.root.stat().st_mode))
-
     def _build(self, path: Path, plan: Manifest, build: Build, needs_bytes: int) -> Entry:
         """Build into a folder beside, then put it in place by rename; leave nothing half-built."""
-        self._sweep(path)
-        self._check_room(path.parent, needs_bytes)
-        folder = _beside(path, f"{os.getpid()}.tmp")
-        folder.mkdir()
+        sweep(path)
+        if shutil.disk_usage(path.parent).free < needs_bytes:
+            raise _disk_full(path.parent, needs_bytes)
+        folder = beside(path, f"{os.getpid()}.tmp")
         try:
-            facts = dict(build(folder))
-            _settle(folder, like=path.parent)
-            manifest = Manifest(
-                plan.kind, plan.name, plan.key, plan.built_at, plan.inputs, facts, manifests.survey(folder)
-            )
+            folder.mkdir()
+            manifest = replace(plan, facts=dict(build(folder)), items=manifests.survey(folder))
             manifests.write(folder, manifest)
-            _settle(folder, like=path.parent)
+            settle(folder)
             if path.exists():
-                path.rename(_beside(path, "damaged.tmp"))
+                path.rename(beside(path, "damaged.tmp"))
             folder.rename(path)
-            _sync(path.parent)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise self._disk_full(path.parent, max(needs_bytes, _written_bytes(folder))) from None
-            raise
+            sync(path.parent)
         except HarnessError as error:
-            if (folder / BUILD_LOG).exists():
-                log = (folder / BUILD_LOG).replace(_beside(path, "failed.log"))
-                error.fix = f"{error.fix}\n    whole log: {log}".lstrip()
+            error.fix = f"{error.fix}{_kept_log(folder, path)}".lstrip()
             raise
+        except OSError as error:
+            raise _explained(error, path.parent, max(needs_bytes, written_bytes(folder))) from error
         finally:
-            self._sweep(path)
-        _beside(path, "failed.log").unlink(missing_ok=True)
-        _put(_beside(path, "checked"), manifests.stamp(path, manifest))
+            sweep(path)
+        beside(path, "failed.log").unlink(missing_ok=True)
+        with FileLock(beside(path, "use")) as lock:  # so that those who may only read the cache find it
+            lock.try_lock(shared=True)
+        put(beside(path, "checked"), manifests.stamp(path, manifest))
         self._checked.add(path)
         return Entry(path, manifest)
 
-    def _check_room(self, folder: Path, needs_bytes: int) -> None:
-        if shutil.disk_usage(folder).free < needs_bytes:
-            raise self._disk_full(folder, needs_bytes)
 
-    def _disk_full(self, folder: Path, needs_bytes: int) -> HostLacks:
-        free = shutil.disk_usage(folder).free
-        return HostLacks(
-            "build into the cache",
-            on=str(folder),
-            got=f"the disk is full: at least {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
-            fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE to another disk",
-        )
-
-    def _sweep(self, path: Path) -> None:
-        """Remove what lies half-built or half-removed beside this entry; only for who holds its lock."""
-        for left in path.parent.glob(f".{path.name}.*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
+def _kept_log(folder: Path, path: Path) -> str:
+    log = folder / BUILD_LOG
+    return f"\n    whole log: {log.replace(beside(path, 'failed.log'))}" if log.exists() else ""
 
 
-def _beside(path: Path, role: str) -> Path:
-    return path.with_name(f".{path.name}.{role}")
+def _explained(error: OSError, folder: Path, needs_bytes: int) -> HostLacks:
+    """A failure of the file system, in words; ``folder`` unless the error names a place outside it."""
+    place = Path(error.filename) if error.filename else folder
+    place = folder if place.is_relative_to(folder) else existing(place)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(place, needs_bytes)
+    return HostLacks("build into the cache", on=str(error.filename or folder), got=error.strerror or str(error))
 
 
-def _put(path: Path, text: str) -> None:
-    """Replace a small file at once; not being allowed to is no error (a cache that we may only read)."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        with draft.open("w") as file:
-            file.write(text)
-            fit_mode(file.fileno(), path.parent)
-        draft.replace(path)
-
-
-def _settle(folder: Path, *, like: Path) -> None:
-    """Give everything in a new entry the rights of the folder it goes to, and get it onto the disk."""
-    allowed = stat.S_IMODE(like.stat().st_mode)
-    for here, _, files in os.walk(folder):
-        for name in files:
-            path = Path(here) / name
-            if not path.is_symlink():
-                executable = 0o111 if path.stat().st_mode & 0o100 else 0
-                path.chmod(0o600 | (allowed & (0o044 | executable)) | (0o100 & executable))
-                _sync(path)
-        Path(here).chmod(allowed | 0o700)
-        _sync(Path(here))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _written_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def _disk_full(folder: Path, needs_bytes: int) -> HostLacks:
+    free = shutil.disk_usage(folder).free
+    return HostLacks(
+        "build into the cache",
+        on=str(folder),
+        got=f"the disk is full: at least {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where packages "
+        "are unpacked) to another disk",
+    )

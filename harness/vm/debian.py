@@ -35,9 +35,7 @@ _APT_OPTIONS = (
 )
 # Every package with its version goes to the log, as the name of its .deb file; "extract" leaves no dpkg status to ask.
 _LIST_ARCHIVES = """--extract-hook=ls "$1/var/cache/apt/archives\""""
-_LIST_INSTALLED = (
-    """--customize-hook=chroot "$1" dpkg-query -W -f='${Package}_${Version}_${Architecture}.deb\\n'"""
-)
+_LIST_INSTALLED = """--customize-hook=chroot "$1" dpkg-query -W -f='${Package}_${Version}_${Architecture}.deb\\n'"""
 _NO_NETWORK = re.compile(
     r"^.*(Temporary failure resolving|Could not resolve|Could not connect|Unable to connect|Connection failed"
     r"|Connection timed out|Network is unreachable|Cannot initiate the connection).*$",

@@ -78,7 +78,12 @@ def _build(recipe: KernelRecipe, folder: Path, work: Path, cache: Cache, progres
         )
     )
     progress("compressing the modules")
-    squash = (*programs.argv("usr/bin/mksquashfs"), str(modules.parent), str(folder / MODULES), *images.SQUASHFS_OPTIONS)
+    squash = (
+        *programs.argv("usr/bin/mksquashfs"),
+        str(modules.parent),
+        str(folder / MODULES),
+        *images.SQUASHFS_OPTIONS,
+    )
     options = ("-all-root", "-no-progress", "-quiet", "-all-time", "0")
     tools.run((*squash, *options), tried="make the squashfs", log=log, within_s=_STEP_WITHIN_S, room=folder)
     return {"release": release, **images.package_facts(recipe.packages, log, folder)}

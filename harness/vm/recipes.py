@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import HarnessError, ProfileError, unknown_name
 
@@ -28,17 +28,18 @@ class _Recipe(BaseModel):
 
     name: str
     folder: str = Field(exclude=True)
-    summary: str
+    summary: str = Field(exclude=True)
     suite: str = Field(pattern=r"^[a-z]+$")
     # apt's own words; nothing that a shell or apt would take for an option
     packages: tuple[str, ...] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _packages_are_names(self) -> _Recipe:
-        for package in self.packages:
+    @field_validator("packages", "build_packages", check_fields=False)
+    @classmethod
+    def _are_packages(cls, packages: tuple[str, ...]) -> tuple[str, ...]:
+        for package in packages:
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(/[a-z-]+)?", package):
-                raise ValueError(f"packages: {package!r} is not a package name (NAME or NAME/SUITE)")
-        return self
+                raise ValueError(f"{package!r} is not a package: NAME or NAME/SUITE")
+        return packages
 
     def key(self, *more: str) -> str:
         """A digest of everything that shapes the result: the recipe, and what else the caller names."""
@@ -60,6 +61,14 @@ class ImageRecipe(_Recipe):
     overlays: tuple[str, ...] = Field(default=(), exclude=True)
     """Folders laid over the result, first to last: ``rootfs`` of this recipe and of those it extends."""
 
+    @model_validator(mode="after")
+    def _form_fits(self) -> ImageRecipe:
+        if (self.form == "tree") != (self.variant == "extract"):
+            raise ValueError('variant: a tree is of variant "extract", a root file system of another')
+        if (self.form == "tree") != bool(self.keep):
+            raise ValueError("keep: a tree needs it, and only a tree")
+        return self
+
 
 class KernelRecipe(_Recipe):
     """A kernel from a package, or built from a package of its sources and a fragment."""
@@ -70,9 +79,19 @@ class KernelRecipe(_Recipe):
     """Modules that must be there, loadable or built in."""
     drop: tuple[str, ...] = ()
     """Folders of modules to leave out."""
-    base: Literal["tinyconfig", "allnoconfig"] = "tinyconfig"
+    build_packages: tuple[str, ...] = ()
+    """Of a kernel that is built: compiler and company, installed in a throw-away system and nowhere else."""
+    base: Literal["tinyconfig", "allnoconfig", ""] = ""
+    """Of a kernel that is built: the target of ``make`` that its configuration starts from."""
     fragment: str = ""
     """Of a kernel that is built: the file beside the recipe with the lines that its configuration must have."""
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> KernelRecipe:
+        for key in ("build_packages", "base", "fragment"):
+            if (self.source == "build") != bool(getattr(self, key)):
+                raise ValueError(f'{key}: source = "build" needs it, and only that')
+        return self
 
 
 AnyRecipe = TypeVar("AnyRecipe", ImageRecipe, KernelRecipe)
@@ -84,7 +103,10 @@ def share(name: str) -> Path:
         if (base / name).is_dir():
             return base / name
     raise HarnessError(
-        f"find the folder {name}", on=str(_REPOSITORY), got="not there", fix="reinstall sriov-harness, or use a checkout"
+        f"find the folder {name}",
+        on=str(_REPOSITORY),
+        got="not there",
+        fix="reinstall sriov-harness, or use a checkout",
     )
 
 
@@ -118,8 +140,6 @@ def kernel_recipe(name: str, folder: Path | None = None) -> KernelRecipe:
         raise unknown_name("kernel", name, known)
     path = folder / f"{name}.toml"
     recipe = _check(KernelRecipe, path, _load(path) | {"name": name, "folder": str(folder)})
-    if (recipe.source == "build") != bool(recipe.fragment):
-        raise _wrong(path, "fragment", 'source = "build" needs a fragment, and only that')
     if recipe.fragment and not (folder / recipe.fragment).is_file():
         raise _wrong(path, "fragment", f"there is no file {recipe.fragment} beside the recipe")
     return recipe
@@ -170,7 +190,7 @@ def _wrong(path: Path, key: str, what: str) -> ProfileError:
 
 
 def _line(path: Path, key: str) -> str:
-    """":LINE" of a top-level key; "" when it is not in this file (missing, or inherited)."""
+    """ ":LINE" of a top-level key; "" when it is not in this file (missing, or inherited)."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
             return f":{number}"

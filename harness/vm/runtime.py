@@ -65,7 +65,9 @@ def host_qemu(path: Path) -> Qemu:
     """
     found = path if path.is_absolute() or "/" in str(path) else _in_path(path)
     if not found.is_file():
-        raise UsageError("use QEMU", on=str(path), got="there is no such file", fix="give the path of a qemu-system-x86_64")
+        raise UsageError(
+            "use QEMU", on=str(path), got="there is no such file", fix="give the path of a qemu-system-x86_64"
+        )
     if not os.access(found, os.X_OK):
         raise UsageError("use QEMU", on=str(path), got="not executable", fix="give the path of a qemu-system-x86_64")
     version = _ask_version((str(found),), str(path), within_s=_ANSWER_WITHIN_S)
@@ -84,7 +86,12 @@ def _in_path(name: Path) -> Path:
 def _ask_version(argv: Sequence[str], name: str, *, within_s: float) -> tuple[int, int, int]:
     try:
         answer = subprocess.run(
-            [*argv, "--version"], capture_output=True, text=True, errors="replace", timeout=within_s, check=False,
+            [*argv, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=within_s,
+            check=False,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:

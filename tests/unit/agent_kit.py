@@ -63,8 +63,13 @@ class RawAgent:
         self.socket.sendall(frames.encode(message, body))
 
     def hello(self, token: str = "t", number: int = 1) -> dict[str, object]:
+        """Begin a run; what was still on its way from the run before is dropped."""
         self.send("hello", number, token=token, protocol=frames.PROTOCOL)
-        return self.answer(number)
+        while True:
+            frame = self.receive()
+            assert frame is not None, "the agent ended"
+            if frame[0]["token"] == token and frame[0]["id"] == number:
+                return frame[0]
 
     def receive(self, within_s: float = 5.0) -> tuple[dict[str, object], bytes] | None:
         """The next frame, or None at the end of the stream."""

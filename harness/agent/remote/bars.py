@@ -13,7 +13,10 @@ from harness.agent.remote import verbs
 from harness.agent.remote.calls import Call, usage
 from harness.agent.remote.config import device_folder
 
-FORMATS = {1: "B", 2: "H", 4: "I"}
+
+def cells(whole: memoryview, width: int) -> memoryview:
+    """Memory as items of 1, 2 or 4 bytes: one item of a native format is one load or store of its width."""
+    return whole.cast("B") if width == 1 else whole.cast("H") if width == 2 else whole.cast("I")
 
 
 def read(call: Call) -> verbs.Result:
@@ -28,26 +31,25 @@ def write(call: Call) -> verbs.Result:
 
 
 def _access(call: Call, value: int | None) -> int:
-    width = call.number("width", 4, high=4)
+    width = call.width()
     offset = call.number("offset")
     path = f"{device_folder(call)}/resource{call.number('bar', high=5)}"
     call.at(f"opening {path}")
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
-        if width not in FORMATS or offset % width or offset + width > size:
+        if offset % width or offset + width > size:
             raise usage(f"{width} bytes at {offset:#x} are no aligned access within {size} bytes", path)
         call.at(f"mapping {path}")
         page = offset - offset % mmap.ALLOCATIONGRANULARITY
         with mmap.mmap(fd, min(mmap.ALLOCATIONGRANULARITY, size - page), offset=page) as area:
-            return _one(area, FORMATS[width], (offset - page) // width, value)
+            return _one(area, width, (offset - page) // width, value)
     finally:
         os.close(fd)
 
 
-def _one(area: mmap.mmap, form: str, index: int, value: int | None) -> int:
-    """One item of a native format is one load or store of its width."""
-    with memoryview(area) as whole, whole.cast(form) as view:
+def _one(area: mmap.mmap, width: int, index: int, value: int | None) -> int:
+    with memoryview(area) as whole, cells(whole, width) as view:
         if value is None:
             return int(view[index])
         view[index] = value

@@ -26,16 +26,13 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         sys.stderr.write(f"agent: {error}\n{USAGE}\n")
         return 2
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # Ctrl-C at the harness is for the harness, which cleans up through us
-        signal.signal(number, _ignore)
     try:
         link = {"--port": _port, "--stdio": _stdio, "--fd": _descriptor}[how](value)
     except (OSError, ValueError, OverflowError) as error:
         sys.stderr.write(f"agent: cannot use {how} {value}: {error}\n{USAGE}\n")
         return 2
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C is for the harness, which cleans up through us
+        signal.signal(number, _ignore)
     Server(link, sysfs=sysfs, owned=how == "--port").serve()
     sys.stderr.flush()
     os._exit(0)  # a call that is stuck in the kernel must not hold us

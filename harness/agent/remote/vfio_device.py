@@ -14,6 +14,7 @@ import os
 import threading
 
 from harness.agent.remote import vfio_abi as abi
+from harness.agent.remote.bars import cells
 from harness.agent.remote.calls import Failure, usage
 
 TYPE_CHECKING = False
@@ -211,8 +212,7 @@ class Device:
             return None
         key = (region.index, area[0], width)
         if key not in self._views:
-            whole = memoryview(self._map(region, area))
-            self._views[key] = whole.cast("B") if width == 1 else whole.cast("H") if width == 2 else whole.cast("I")
+            self._views[key] = cells(memoryview(self._map(region, area)), width)
         return self._views[key], area[0]
 
     def _map(self, region: abi.Region, area: tuple[int, int]) -> mmap.mmap:

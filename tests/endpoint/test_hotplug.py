@@ -1,0 +1,116 @@
+"""The endpoint is taken out and put back while the machine runs: by ACPI and by the guest's pciehp, VFs off and on."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from harness.host import Host
+from harness.lab import Machine
+from harness.measure.many import on_each
+from harness.pci.address import Bdf
+from harness.plugin import Boot
+from harness.profiles import Profile
+from harness.report.steps import step
+from harness.vm.qmp import QmpRefused
+
+CYCLES = 20
+# Machines that share the cycles. pciehp waits 5 s for a second press of the button (drivers/pci/hotplug/pciehp_ctrl.c),
+# Linux 1 s after it has disabled VFs (drivers/pci/iov.c): waits that machines can do side by side.
+MACHINES = {("acpi", "vfs-off"): 1, ("acpi", "vfs-on"): 5, ("native", "vfs-off"): 10, ("native", "vfs-on"): 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a device leaves on a host: compared before and after, it must be the same."""
+
+    functions: tuple[Bdf, ...]
+    iommu_groups: frozenset[int]
+    netdevs: tuple[str, ...]
+    interrupts: tuple[str, ...]
+    resources: tuple[str, ...]
+
+    @classmethod
+    def of(cls, host: Host) -> Traces:
+        agent = host.agent
+        return cls(
+            functions=host.functions(),
+            iommu_groups=host.iommu_groups(),
+            netdevs=tuple(sorted(entry.name for entry in agent.list("/sys/class/net"))),
+            interrupts=tuple(line.split()[-1] for line in agent.read_text("/proc/interrupts").splitlines()[1:]),
+            resources=tuple(agent.read_text("/proc/iomem").splitlines()),
+        )
+
+
+@pytest.mark.parametrize("vfs", ["vfs-off", "vfs-on"])
+@pytest.mark.parametrize("hotplug", ["acpi", "native"])
+def test_twenty_cycles_leave_nothing_behind(boot: Boot, profile: Profile, hotplug: str, vfs: str) -> None:
+    """In and out, 20 times: found each time, QEMU says DEVICE_DELETED each time, the host is as before, the log quiet."""
+    count = MACHINES[hotplug, vfs]
+    with ExitStack() as stack:
+        machines = [stack.enter_context(boot(hotplug=hotplug, plugged=False)) for _ in range(count)]
+        with step(f"{CYCLES} cycles, {CYCLES // count} on each of {count} machines"):
+            on_each(machines, lambda machine: cycle(machine, profile, CYCLES // count, with_vfs=vfs == "vfs-on"))
+
+
+def test_a_second_press_while_one_is_pending_is_refused(boot: Boot) -> None:
+    """pciehp: while the host has not answered an unplug, QEMU refuses the next one, and the first one completes."""
+    with boot(hotplug="native") as machine:
+        qmp, endpoint = machine.vm.qmp, machine.endpoint
+        mark = qmp.events_so_far()
+        with step("stop the host's processor, and ask for an unplug twice"):
+            qmp.execute("stop")
+            endpoint.request_unplug()
+            with pytest.raises(QmpRefused) as refused:
+                endpoint.request_unplug()
+            assert "already in the process of unplug" in refused.value.description
+        with step("let the host go on"):
+            qmp.execute("cont")
+            endpoint.wait_unplugged(after=mark)
+        assert not endpoint.present(), "the endpoint is still on the host"
+
+
+def test_a_second_acpi_request_while_one_is_pending_changes_nothing(boot: Boot) -> None:
+    """ACPI: QEMU takes a repeated request (hw/acpi/pcihp.c lets one be repeated after 1 ms), and unplugs once."""
+    with boot(hotplug="acpi") as machine:
+        qmp, endpoint = machine.vm.qmp, machine.endpoint
+        mark = qmp.events_so_far()
+        with step("stop the host's processor, and ask for an unplug twice"):
+            qmp.execute("stop")
+            endpoint.request_unplug()
+            endpoint.request_unplug()
+        with step("let the host go on"):
+            qmp.execute("cont")
+            endpoint.wait_unplugged(after=mark)
+        deleted = [event for event in qmp.events(mark) if event.name == "DEVICE_DELETED" and "device" in event.data]
+        assert len(deleted) == 1, "DEVICE_DELETED events of the endpoint"
+        assert not endpoint.present(), "the endpoint is still on the host"
+
+
+@pytest.mark.unplugged
+def test_an_absent_endpoint_cannot_be_unplugged(machine: Machine) -> None:
+    """QEMU refuses to take out what is not there, and the host notices nothing."""
+    log = machine.host.log.mark()
+    with pytest.raises(QmpRefused) as refused:
+        machine.endpoint.request_unplug()
+    assert "not found" in refused.value.description
+    assert not log.trouble(), "the kernel's log"
+
+
+def cycle(machine: Machine, profile: Profile, times: int, *, with_vfs: bool) -> None:
+    """Put the endpoint in, look at it, take it out; the host must be as it was."""
+    host, endpoint = machine.host, machine.endpoint
+    before, log = Traces.of(host), host.log.mark()
+    for number in range(1, times + 1):
+        pf = endpoint.plug()
+        assert pf.vendor_and_device() == (profile.pf.vendor_id, profile.pf.device_id), f"cycle {number}: PF"
+        assert pf.driver() == profile.pf.driver, f"cycle {number}: driver"
+        if with_vfs:
+            assert len(pf.enable_vfs(pf.most_vfs())) == profile.vf.most, f"cycle {number}: VFs"
+        endpoint.unplug()
+        assert host.functions() == before.functions, f"cycle {number}: functions on the host"
+    after = Traces.of(host)
+    assert after == before, "traces on the host"
+    assert not log.trouble(), "the kernel's log"
