@@ -100,14 +100,6 @@ class Function:
         link = f"{self.folder}/driver"
         return self._agent.real_path(link).rsplit("/", 1)[1] if self._agent.exists(link) else None
 
-    def wait_for_probe(self) -> None:
-        """Until a driver that is just taking the function is done with it.
-
-        ``driver`` appears when the probe begins. Reading ``driver_override`` takes the device's lock, which the probe
-        holds (drivers/base/dd.c, drivers/pci/pci-sysfs.c; 6.12).
-        """
-        self.attribute("driver_override")
-
     def unbind(self) -> None:
         """Take it from its driver, if it has one."""
         if self.driver() is not None:

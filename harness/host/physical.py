@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from harness.agent.client import Agent
 from harness.errors import LabTrouble
 from harness.host.function import CONFIG_BYTES, FIRST_VF_BAR_RESOURCE, Function, Resource
@@ -52,6 +54,18 @@ class PhysicalFunction(Function):
     def num_vfs(self) -> int:
         """How many the kernel says are on."""
         return int(self.attribute("sriov_numvfs"))
+
+    def wait_for_probe(self) -> None:
+        """Until a driver that is just taking the PF is done with it.
+
+        ``driver`` appears when the probe begins, and igb lowers ``sriov_totalvfs`` within it. Reading ``sriov_numvfs``
+        takes the device's lock, which the probe holds (drivers/base/dd.c, drivers/pci/iov.c; 6.12).
+        """
+        try:
+            self.num_vfs()
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # no SR-IOV: nothing that anybody could read too early
+                raise
 
     def set_num_vfs(self, count: int) -> None:
         """Write ``sriov_numvfs``; an OSError carries the kernel's errno."""

@@ -18,7 +18,19 @@ from pathlib import Path
 
 from harness.errors import CacheDamaged, DeadlineExceeded, HarnessError, HostLacks, UsageError
 from harness.vm import manifest as manifests
-from harness.vm.entry import Entry, beside, existing, make_folder, put, settle, sweep, sync, written_bytes
+from harness.vm.entry import (
+    ROLES,
+    Entry,
+    beside,
+    existing,
+    make_folder,
+    path_beside,
+    put,
+    settle,
+    sweep,
+    sync,
+    written_bytes,
+)
 from harness.vm.locks import FileLock, holders
 from harness.vm.manifest import Damaged, Manifest
 from harness.waiting import wait_until
@@ -42,7 +54,7 @@ class Cache:
     """A folder of entries, safe between processes, shells and users.
 
     Attributes:
-        root: made when the first entry is built. A shared one is ``chmod 2775`` and belongs to the group that shares it.
+        root: made when the first entry is built. A shared one is ``chmod 2775``, of the group that shares it.
         build_wait_s: how long to wait for another process that builds what we need.
     """
 
@@ -153,18 +165,21 @@ class Cache:
                 with suppress(FileNotFoundError):
                     path.rename(beside(path, f"{os.getpid()}.tmp"))
                 sweep(path)
-                for role in ("checked", "failed.log"):
+                for role in ROLES:
                     beside(path, role).unlink(missing_ok=True)
         except OSError as error:
             raise HostLacks(f"remove cache entry {path.name}", on=str(path.parent), got=str(error.strerror)) from None
 
     def sweep(self) -> None:
-        """Remove what killed builders left behind, of every entry."""
-        for left in self.root.glob("*/.*.tmp"):
-            path = left.with_name(left.name[1:].rsplit(".", 2)[0])
+        """Remove what killed builders left behind, and what lies beside entries that are gone."""
+        for path in {path_beside(left) for left in self.root.glob("*/.*")}:
             with FileLock(beside(path, "lock")) as lock, suppress(OSError):
                 if lock.try_lock():
                     sweep(path)
+                    if not path.exists():
+                        for role in ROLES:
+                            beside(path, role).unlink(missing_ok=True)
+                        lock.release(remove=True)
 
     @contextmanager
     def in_use(self, *paths: Path) -> Iterator[None]:
@@ -312,6 +327,6 @@ def _disk_full(folder: Path, needs_bytes: int) -> HostLacks:
         "build into the cache",
         on=str(folder),
         got=f"the disk is full: at least {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
-        fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where packages "
-        "are unpacked) to another disk",
+        fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where "
+        "packages are unpacked) to another disk",
     )

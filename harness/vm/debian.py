@@ -1,4 +1,4 @@
-"""Debian packages into a tar file, by ``mmdebstrap``: checked against Debian's keys, without root where the host allows.
+"""Debian packages into a tar file, by ``mmdebstrap``: checked against Debian's keys, without root where that works.
 
 ``mmdebstrap`` chooses the way by itself: as root directly, else in a user namespace. Nothing is installed on this
 computer, and its own apt sources are not used.
@@ -6,8 +6,10 @@ computer, and its own apt sources are not used.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,21 +75,23 @@ def sources(suite: str, *, keyring: Path, mirror: str = MIRROR) -> tuple[str, ..
 
 
 def mmdebstrap_argv(
-    packages: Packages, out: Path, *, keyring: Path, overlay: Path | None = None, mirror: str = MIRROR
+    packages: Packages, out: Path | None, *, keyring: Path, hooks: Sequence[str] = (), mirror: str = MIRROR
 ) -> tuple[str, ...]:
-    """The command that makes the tar file ``out``.
+    """The command that makes the tar file ``out``, or (None) throws the system away when the hooks are done.
 
     Args:
-        overlay: a tar file laid over the result at the end.
+        hooks: what happens in the system before it is packed: shell lines, in which "$1" is its root, and mmdebstrap's
+            own words (``tar-in``, ``upload``, ``download``); not for the variant "extract", which runs nothing.
     """
-    argv = ["mmdebstrap", f"--variant={packages.variant}", "--architectures=amd64", "--format=tar"]
+    argv = ["mmdebstrap", f"--variant={packages.variant}", "--architectures=amd64"]
+    argv += [f"--format={'null' if out is None else 'tar'}"]
     argv += [f"--include={','.join(packages.include)}"]
     argv += [f"--aptopt={option}" for option in _APT_OPTIONS]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in packages.exclude_paths]
     argv += [_LIST_ARCHIVES if packages.variant == "extract" else _LIST_INSTALLED]
-    if overlay is not None:
-        argv += [f"--customize-hook=tar-in {overlay} /"]
-    return (*argv, packages.suite, str(out), *sources(packages.suite, keyring=keyring, mirror=mirror))
+    argv += [f"--customize-hook={hook}" for hook in hooks]
+    target = "-" if out is None else str(out)
+    return (*argv, packages.suite, target, *sources(packages.suite, keyring=keyring, mirror=mirror))
 
 
 def find_keyring(candidates: Sequence[Path] = KEYRINGS) -> Path:
@@ -103,25 +107,38 @@ def find_keyring(candidates: Sequence[Path] = KEYRINGS) -> Path:
 
 
 def bootstrap(
-    packages: Packages, out: Path, *, log: Path, overlay: Path | None = None, progress: Progress = silent
+    packages: Packages,
+    out: Path | None,
+    *,
+    log: Path,
+    hooks: Sequence[str] = (),
+    progress: Progress = silent,
+    within_s: float = WITHIN_S,
+    needs_bytes: int = 0,
 ) -> None:
-    """Make the tar file ``out`` of the packages and all they depend on.
+    """Make the tar file ``out`` of the packages and all they depend on (see ``mmdebstrap_argv``).
+
+    Args:
+        needs_bytes: room that unpacking takes at its peak, in $TMPDIR or /var/tmp.
 
     Raises:
         HostLacks: mmdebstrap, the keyring, the network or the right to make user namespaces is missing.
         HarnessError: anything else that mmdebstrap fails with, with its last lines.
-        OSError: ENOSPC.
+        OSError: ENOSPC, naming the folder.
     """
     mirror = os.environ.get("SRIOV_HARNESS_DEBIAN_MIRROR", MIRROR).rstrip("/")
     program = tools.find("mmdebstrap", "mmdebstrap")
-    argv = mmdebstrap_argv(packages, out, keyring=find_keyring(), overlay=overlay, mirror=mirror)
+    argv = mmdebstrap_argv(packages, out, keyring=find_keyring(), hooks=hooks, mirror=mirror)
     workplace = Path(os.environ.get("TMPDIR") or "/var/tmp")  # /tmp is memory on Debian 13
+    if shutil.disk_usage(workplace).free < needs_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(workplace))
+    progress(f"getting Debian packages: {', '.join(packages.include)}")
     try:
         tools.run(
             (program, *argv[1:]),
-            tried=f"get Debian packages ({', '.join(packages.include)})",
+            tried="get Debian packages",
             log=log,
-            within_s=WITHIN_S,
+            within_s=within_s,
             progress=progress,
             environment={"TMPDIR": str(workplace)},
             room=workplace,

@@ -15,6 +15,9 @@ from harness.vm.locks import FileLock, fit_mode
 from harness.vm.manifest import Manifest
 from harness.waiting import wait_until
 
+ROLES = ("checked", "failed.log")
+"""What lies beside an entry and goes with it."""
+
 _REMOVAL_WITHIN_S = 60.0
 
 
@@ -66,6 +69,14 @@ def beside(path: Path, role: str) -> Path:
     return path.with_name(f".{path.name}.{role}")
 
 
+def path_beside(path: Path) -> Path:
+    """The entry that a file or folder beside it serves; the other way round of ``beside``."""
+    name = path.name.removeprefix(".")
+    for role in ("lock", "use", *ROLES):
+        name = name.removesuffix(f".{role}")
+    return path.with_name(name.rsplit(".", 2)[0] if name.endswith(".tmp") else name)
+
+
 def put(path: Path, text: str) -> None:
     """Replace a small file at once. Not being allowed to is no error: a cache may be one that we only read."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -86,7 +97,7 @@ def sweep(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; it becomes as open as the one above (the umask must not close a shared cache)."""
+    """Make a folder and those above it, as open as the one above: the umask must not close a shared cache."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir()

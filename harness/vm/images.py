@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent)
         squash = squasher(cache, progress)
         log, tar, overlay = folder / BUILD_LOG, folder / "root.tar", folder / "overlay.tar"
         trees.overlay_tar(map(Path, recipe.overlays), overlay)
-        debian.bootstrap(_packages(recipe), tar, log=log, overlay=overlay, progress=progress)
+        hooks = (f"tar-in {shlex.quote(str(overlay))} /",)
+        debian.bootstrap(packages(recipe), tar, log=log, hooks=hooks, progress=progress, needs_bytes=_PEAK_BYTES)
         progress("compressing the root file system")
         argv = (*squash, "-", str(folder / ROOT), "-tar", *SQUASHFS_OPTIONS, "-no-progress", "-quiet")
         with tar.open("rb") as content:
@@ -83,7 +85,7 @@ def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent)
 def fill_tree(recipe: ImageRecipe, folder: Path, progress: Progress = silent) -> Mapping[str, str]:
     """Unpack what a recipe of form "tree" keeps into a folder; returns the versions of its packages."""
     log, tar = folder / BUILD_LOG, folder / "packages.tar"
-    debian.bootstrap(_packages(recipe), tar, log=log, progress=progress)
+    debian.bootstrap(packages(recipe), tar, log=log, progress=progress, needs_bytes=_PEAK_BYTES)
     trees.unpack(tar, folder, trees.matcher(recipe.keep))
     tar.unlink()
     return package_facts(recipe.packages, log, folder)
@@ -113,12 +115,12 @@ def squasher(cache: Cache, progress: Progress = silent) -> tuple[str, ...]:
     return build_tools(cache, progress).argv("usr/bin/mksquashfs")
 
 
-def package_facts(packages: tuple[str, ...], log: Path, folder: Path) -> Mapping[str, str]:
+def package_facts(named: tuple[str, ...], log: Path, folder: Path) -> Mapping[str, str]:
     """Write the list of packages into the entry; return the versions of those that the recipe names."""
     versions = trees.package_versions(log.read_text(encoding="utf-8", errors="replace"))
     trees.write_packages(versions, folder)
-    named = (package.partition("/")[0] for package in packages)
-    return {name: versions[name] for name in named if name in versions}
+    names = (package.partition("/")[0] for package in named)
+    return {name: versions[name] for name in names if name in versions}
 
 
 def inputs(recipe: ImageRecipe) -> Mapping[str, str]:
@@ -126,7 +128,8 @@ def inputs(recipe: ImageRecipe) -> Mapping[str, str]:
     return {"recipe": recipe.folder, "suite": recipe.suite, "packages": " ".join(recipe.packages)}
 
 
-def _packages(recipe: ImageRecipe) -> debian.Packages:
+def packages(recipe: ImageRecipe) -> debian.Packages:
+    """What to ask Debian for."""
     return debian.Packages(recipe.suite, recipe.variant, recipe.packages, recipe.exclude_paths)
 
 

@@ -41,8 +41,8 @@ class Defect:
 DEFECTS: tuple[Defect, ...] = (
     Defect(
         name="vf-bar-above-4g",
-        reason="a VF BAR above 4 GiB is mapped at an address cut to 32 bits: reads give 0 and writes to the MSI-X table "
-        "vanish, silently; VFs with their BARs below 4 GiB work",
+        reason="a VF BAR above 4 GiB is mapped at an address cut to 32 bits: reads give 0 and writes to the MSI-X "
+        "table vanish, silently; VFs with their BARs below 4 GiB work",
         since=(7, 0, 0),
         fixed_in=((10, 0, 13), (10, 2, 2), (11, 1, 3)),
         source="reproduced with igb and pref64-reserve=8G on 10.0.2; hw/pci/pcie_sriov.c, where 10.0.13, 10.2.2 and "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.errors import HostLacks, UsageError
 from harness.vm import images, recipes
-from harness.vm.cache import Cache, Progress, silent
+from harness.vm.cache import Cache, Entry, Progress, silent
 from harness.vm.machine import Qemu
 from harness.vm.tools import Tree
 
@@ -19,6 +19,7 @@ NAME = "qemu-runtime"
 PROGRAM = "usr/bin/qemu-system-x86_64"
 _VERSION = re.compile(r"QEMU emulator version (\d+)\.(\d+)\.(\d+)")
 _ANSWER_WITHIN_S = 2.0
+_PEAK_BYTES = 400_000_000
 
 
 def pinned_qemu(cache: Cache, progress: Progress = silent) -> Qemu:
@@ -26,12 +27,29 @@ def pinned_qemu(cache: Cache, progress: Progress = silent) -> Qemu:
 
     No process is started when it is there: its version was asked once, when it was built.
     """
+    entry = obtain_runtime(cache, progress)
+    major, minor, patch = map(int, entry.facts["version"].split("."))
+    return Qemu(
+        argv=Tree(entry.path).argv(PROGRAM),
+        version=(major, minor, patch),
+        origin="pinned",
+        key=images.content_key(entry),
+        environment=(("QEMU_MODULE_DIR", str(entry.file("usr/lib/x86_64-linux-gnu/qemu"))),),
+        data_dirs=tuple(entry.file(f"usr/{name}") for name in ("share/qemu", "share/seabios", "lib/ipxe/qemu")),
+    )
+
+
+def obtain_runtime(cache: Cache, progress: Progress = silent) -> Entry:
+    """The entry of the pinned QEMU.
+
+    Raises:
+        HostLacks: the archive has another QEMU than the recipe expects; or see ``Cache.obtain``.
+    """
     recipe = recipes.image_recipe(NAME)
 
     def build(folder: Path) -> Mapping[str, str]:
-        facts = dict(images.fill_tree(recipe, folder, progress))
-        said = _ask_version(Tree(folder).argv(PROGRAM), PROGRAM, within_s=30.0)
-        version = ".".join(map(str, said))
+        facts = images.fill_tree(recipe, folder, progress)
+        version = ".".join(map(str, _ask_version(Tree(folder).argv(PROGRAM), PROGRAM, within_s=30.0)))
         if not f"{version}.".startswith(f"{recipe.expect_version}."):
             raise HostLacks(
                 "build the pinned QEMU",
@@ -41,19 +59,14 @@ def pinned_qemu(cache: Cache, progress: Progress = silent) -> Qemu:
             )
         return {"version": version, **facts}
 
-    entry = cache.obtain(
-        "runtime", NAME, images.image_key(recipe), build, inputs=images.inputs(recipe), progress=progress
-    )
-    tree = Tree(entry.path)
-    major, minor, patch = map(int, entry.facts["version"].split("."))
-    return Qemu(
-        argv=tree.argv(PROGRAM),
-        version=(major, minor, patch),
-        origin="pinned",
-        # Debian's version and not ours: the same recipe built a month later may hold another QEMU.
-        key=_digest("pinned", *(f"{name}={version}" for name, version in sorted(entry.facts.items()))),
-        environment=(("QEMU_MODULE_DIR", str(entry.file("usr/lib/x86_64-linux-gnu/qemu"))),),
-        data_dirs=tuple(entry.file(f"usr/{name}") for name in ("share/qemu", "share/seabios", "lib/ipxe/qemu")),
+    return cache.obtain(
+        "runtime",
+        NAME,
+        images.image_key(recipe),
+        build,
+        inputs=images.inputs(recipe),
+        progress=progress,
+        needs_bytes=_PEAK_BYTES,
     )
 
 

@@ -135,14 +135,14 @@ def _cpu(spec: MachineSpec) -> str:
 
 def _memory(spec: MachineSpec, memory: Memory) -> str:
     how = "share=on" if memory.share else "share=off,readonly=on,rom=off"
-    return f"memory-backend-file,id=ram,size={spec.memory_mib}M,mem-path={memory.path},{how}"
+    return f"memory-backend-file,id=ram,size={spec.memory_mib}M,mem-path={_option(memory.path)},{how}"
 
 
 def _devices(spec: MachineSpec, kernel: Kernel, image: Image) -> list[str]:
     iommu = "intel-iommu,intremap=on" + (",caching-mode=on" if spec.caching_mode else "")
     parts = ["-device", iommu]
     for letter, (path, address) in zip("ab", ((image.root, "0x2"), (kernel.modules, "0x3")), strict=True):
-        parts += ["-drive", f"if=none,id=disk-{letter},file={path},format=raw,readonly=on"]
+        parts += ["-drive", f"if=none,id=disk-{letter},file={_option(path)},format=raw,readonly=on"]
         parts += ["-device", f"virtio-blk-pci,drive=disk-{letter},bus=pcie.0,addr={address}"]
     for number in range(spec.root_ports):
         slot = FIRST_ROOT_PORT_SLOT + number
@@ -153,6 +153,11 @@ def _devices(spec: MachineSpec, kernel: Kernel, image: Image) -> list[str]:
     if spec.hotplug == "native":
         parts += ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
     return parts
+
+
+def _option(path: Path) -> str:
+    """A path within a QEMU option list, where a comma ends a value and two stand for one."""
+    return str(path).replace(",", ",,")
 
 
 def _channels(channels: Channels, qemu: Qemu) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -126,25 +127,24 @@ def _follow(process: subprocess.Popen[str], sink: IO[str], progress: Progress, w
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     output = ""
-    timer = threading.Event()
-    alarm = threading.Timer(within_s, lambda: (timer.set(), _kill(process, signal.SIGTERM)))
-    alarm.daemon = True
-    alarm.start()
+    deadline = time.monotonic() + within_s
     try:
         while True:
-            line = lines.get(timeout=SILENCE_S)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return output, f"not done after {within_s:g} s"
+            line = lines.get(timeout=min(SILENCE_S, left))
             if line is None:
                 process.wait(timeout=SILENCE_S)
-                return output, f"not done after {within_s:g} s" if timer.is_set() else ""
+                return output, ""
             sink.write(line)
             sink.flush()
             output = (output + line)[-(1 << 16) :]
             if line.strip():
                 progress(re.sub(r"^[IW]: ", "", line.strip()))
     except (queue.Empty, subprocess.TimeoutExpired):
-        return output, f"silent for {SILENCE_S:g} s"
-    finally:
-        alarm.cancel()
+        late = time.monotonic() >= deadline
+        return output, f"not done after {within_s:g} s" if late else f"silent for {SILENCE_S:g} s"
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:

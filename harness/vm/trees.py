@@ -56,11 +56,10 @@ def _link(at: Path, target: str, folder: str) -> int:
 
 def _write(at: Path, content: IO[bytes], mode: int, *, inflate: bool) -> None:
     at.parent.mkdir(parents=True, exist_ok=True)
-    if inflate and at.suffix == ".xz":
-        at = at.with_suffix("")
-        content = lzma.open(content)
-    with at.open("wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+    packed = inflate and at.suffix == ".xz"
+    at = at.with_suffix("") if packed else at
+    with at.open("wb") as file, lzma.open(content) if packed else content as plain:
+        shutil.copyfileobj(plain, file, 1 << 20)
     at.chmod(0o755 if mode & 0o100 else 0o644)
 
 

@@ -36,7 +36,7 @@ def run(suite):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options],
         cwd=suite,
-        env=os.environ | {"PYTHONPATH": str(SAMPLE)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(SAMPLE), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,
@@ -73,7 +73,9 @@ def test_the_report_shows_what_failed_why_and_the_picture(suite):
     results = [json.loads(value) for name, value in data.items() if name.startswith("data/test-results/")]
     flr = next(result for result in results if result["name"] == "test_flr_of_each_function_is_in_time")
     assert flr["error"]["message"].startswith("AssertionError: FLR of VF 3: 3 of 20 later than 100 ms, worst 352.1 ms")
-    assert "<p>PCIe 6.0, 6.6.2: a function completes an FLR within 100 ms.</p>" in flr["descriptionHtml"]
+    claim = "<p>PCIe 6.0, 6.6.2: a function completes an FLR within 100 ms.</p>"
+    assert flr["descriptionHtml"].startswith(claim)
+    assert '<img style="max-width: 100%" src="data:image/svg+xml;base64,' in flr["descriptionHtml"]
     pictures = [value for name, value in data.items() if name.startswith("data/attachments/") and b"<svg" in value]
     assert any(b"later than 100 ms: VF 3 (3 of 20)" in picture for picture in pictures)
 

@@ -1,5 +1,8 @@
 """The client against agents that lie, stammer, fall silent and die."""
 
+# Replies take what they need of (token, call, body):
+# ruff: noqa: ARG002, ARG005
+
 from __future__ import annotations
 
 import socket
@@ -160,10 +163,21 @@ def test_answers_may_come_in_another_order(fake):
         (lambda token, call, body: None, "the stream ended"),
     ],
     ids=[
-        "garbage", "json", "huge", "text-id", "list-id", "stream-name", "unknown-id", "unknown-stream", "no-token", "empty",
-        "list", "text-error", "dead",
+        "garbage",
+        "json",
+        "huge",
+        "text-id",
+        "list-id",
+        "stream-name",
+        "unknown-id",
+        "unknown-stream",
+        "no-token",
+        "empty",
+        "list",
+        "text-error",
+        "dead",
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_a_failed_transport_in_words(fake, reply, words):
     _, channel = fake(reply)
     with pytest.raises(TransportFailed, match=words):
@@ -195,7 +209,7 @@ def test_a_hello_that_only_an_earlier_run_answers_is_not_answered(fake):
 
 
 def test_a_second_answer_to_one_call_is_nonsense(fake):
-    agent, channel = fake(lambda token, call, body: good(token, call) * 2)
+    _, channel = fake(lambda token, call, body: good(token, call) * 2)
     channel.call("ping", deadline_s=2)
     with pytest.raises(TransportFailed, match="which nobody waits for"):
         channel.call("ping", deadline_s=2)
@@ -213,7 +227,7 @@ def test_hello_takes_one_round_trip_and_hides_its_seed(fake):
 @pytest.mark.parametrize("lacking", sorted(HELLO))
 def test_a_hello_without_a_field_names_it(fake, lacking):
     value = {name: found for name, found in HELLO.items() if name != lacking}
-    agent, channel = fake(lambda token, call, body: frames.encode({"id": 1, "token": token, "ok": value}))
+    _, channel = fake(lambda token, call, body: frames.encode({"id": 1, "token": token, "ok": value}))
     with pytest.raises(TransportFailed, match=f"lacks '{lacking}'"):
         channel.hello(deadline_s=2)
 
@@ -246,7 +260,7 @@ def test_the_kernels_refusal_is_an_oserror_with_its_errno(fake):
         ({"kind": "os", "errno": 0, "message": "m"}, RemoteError, "os: m"),
         ({"kind": "os", "errno": "x", "message": "m"}, RemoteError, "os: m"),
         ({"kind": "os", "errno": 10**9, "message": "m"}, RemoteError, "os: m"),
-        ({}, RemoteError, "None: "),
+        ({}, RemoteError, "None:"),
     ],
 )
 def test_an_error_says_what_the_agent_said(fake, error, kind, words):
@@ -337,7 +351,6 @@ def test_a_stream_that_dies_half_way_ends_every_call_with_the_machines_own_reaso
 def test_a_frame_cut_off_is_said(fake):
     def reply(token, call, body):
         agent.say(good(token, call)[:15])
-        return None
 
     agent, channel = fake(reply)
     with pytest.raises(TransportFailed, match="the stream ended, 15 bytes into a frame"):

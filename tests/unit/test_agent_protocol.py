@@ -119,8 +119,8 @@ def test_a_clock_that_is_not_ours_is_not_set(agent):
 
 
 def test_an_answer_that_fits_no_frame_is_an_error(agent, tmp_path):
-    for number in range(4000):
-        (tmp_path / f"{number:0250d}").touch()
+    for number in range(300):
+        (tmp_path / str(number)).symlink_to("x" * 4000)
     agent.send("file.list", 2, path=str(tmp_path))
     assert "does not fit into a frame" in error_of(agent.answer(2))["message"]
 
@@ -150,7 +150,7 @@ def test_a_new_run_can_talk_to_an_agent_that_was_left_half_way_through_a_frame(a
 def test_a_slow_sender_is_waited_for(agent):
     frame = frames.encode({"id": 2, "verb": "ping", "args": {}})
     agent.socket.sendall(frame[:20])
-    time.sleep(0.45)  # noqa: TID251  # longer than the agent's look for a new run
+    time.sleep(0.2)  # noqa: TID251  # longer than the agent's look for a new run
     agent.socket.sendall(frame[20:])
     assert "ok" in agent.answer(2)
 
@@ -166,13 +166,13 @@ def test_a_second_run_cancels_the_first(agent):
 
 
 def test_a_stuck_call_is_answered_at_its_deadline_and_blocks_nobody(agent, fifo):
-    agent.send("file.write", 2, b"1", deadline_s=0.3, path=fifo)
+    agent.send("file.write", 2, b"1", deadline_s=0.2, path=fifo)
     start = time.monotonic()
     agent.send("ping", 3)
     assert "ok" in agent.answer(3)
-    assert time.monotonic() - start < 0.25, "the stuck call held the other"
+    assert time.monotonic() - start < 0.18, "the stuck call held the other"
     error = error_of(agent.answer(2))
-    assert 0.25 < time.monotonic() - start < 0.8
+    assert 0.19 < time.monotonic() - start < 0.8
     assert error["kind"] == "deadline"
     assert f"still opening {fifo} for writing" in error["message"]
     assert "in the kernel:" in error["message"] or os.getuid() != 0
@@ -209,7 +209,7 @@ def test_too_many_stuck_calls_are_refused(agent, fifo):
 
 
 def test_the_deadline_kills_the_whole_process_group(agent):
-    agent.send("command.run", 2, argv=["sh", "-c", "sleep 61 & echo $$ $!; wait"], deadline_s=0.3)
+    agent.send("command.run", 2, argv=["sh", "-c", "sleep 61 & echo $$ $!; wait"], deadline_s=0.4)
     child, grandchild = map(int, agent.receive()[1].split())
     error = error_of(agent.answer(2))
     assert (error["kind"], "still running sh -c" in error["message"]) == ("deadline", True)
@@ -289,7 +289,7 @@ def test_standard_output_belongs_to_the_frames(pyz):
         process.stdin.close()
         assert process.stdout.read() == b""
     assert answers[1]["token"] == "t"
-    assert answers[2]["ok"]["target"] == os.readlink("/proc/self/fd/2"), "descriptor 1 is no longer the stream"
+    assert answers[2]["ok"]["target"] == str(Path("/proc/self/fd/2").readlink()), "descriptor 1 is no longer the stream"
     assert process.returncode == 0
 
 
@@ -307,7 +307,7 @@ def test_a_port_that_hangs_up_is_waited_for_without_looping(tmp_path):
 
     def reconnect() -> None:
         start = time.process_time()
-        time.sleep(0.3)  # noqa: TID251  # the time in which nothing may loop
+        time.sleep(0.15)  # noqa: TID251  # the time in which nothing may loop
         busy_s.append(time.process_time() - start)
         second = os.open(path, os.O_WRONLY)
         os.write(second, str(time.monotonic_ns()).encode())
@@ -317,11 +317,11 @@ def test_a_port_that_hangs_up_is_waited_for_without_looping(tmp_path):
     sent_ns = int(link.receive())
     assert time.monotonic_ns() - sent_ns < 50_000_000, "the reconnection was noticed late"
     other.join()
-    assert busy_s[0] < 0.1, "it looped while nobody was there"
+    assert busy_s[0] < 0.05, "it looped while nobody was there"
 
 
 def test_what_cannot_be_delivered_is_dropped_not_waited_for(tmp_path):
-    """The harness was killed while the agent was writing: the frame is dropped when it hangs up, and no thread is held."""
+    """The harness was killed while the agent was writing: the frame is dropped and no thread is held."""
     path = tmp_path / "port"
     os.mkfifo(path)
     keep = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -212,3 +212,16 @@ def test_measured_samples_wait_for_the_summary():
     with recording() as recorded:
         measured(Measured("FLR", "PF", (1, 2)))
     assert recorded.measured == (Measured("FLR", "PF", (1, 2)),)
+
+
+def test_a_recording_ends_with_its_body_and_gives_back_the_one_around_it(tmp_path, any_allure):
+    with recording(tmp_path / "outer") as outer:
+        with recording(tmp_path / "inner"):
+            attach_text("inner", "text")
+        attach_text("outer", "text")
+    attach_text("late", "text")
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.txt")) == [
+        "inner/inner.txt",
+        "outer/outer.txt",
+    ]
+    assert outer.files == (tmp_path / "outer" / "outer.txt",)

@@ -16,6 +16,7 @@ from harness.agent import frames
 from harness.agent.remote import verbs
 from harness.agent.remote.calls import Call, Failure, usage
 
+URANDOM = "/dev/urandom"
 RNDRESEEDCRNG = 0x5207  # linux/random.h: _IO('R', 0x07), Linux 4.14 and later
 EARLIER_RUN_S = 5.0  # for the devices of an earlier run to be closed
 SYSRQ = {"poweroff": "o", "reboot": "b"}
@@ -104,7 +105,7 @@ def _stir(call: Call) -> bool:
     except (binascii.Error, ValueError) as error:
         raise Failure("usage", f"the seed is not base64: {error}") from None
     try:
-        with open("/dev/urandom", "wb", buffering=0) as pool:
+        with open(URANDOM, "wb", buffering=0) as pool:
             pool.write(seed)
             fcntl.ioctl(pool, RNDRESEEDCRNG)
     except OSError:  # not root (EPERM), or the pool is not ready yet (ENODATA) and reseeds itself anyway

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from harness.agent.remote.link import Link
 
-IDLE_LOOK_S = 0.3  # how long half a frame may lie still before we look whether a new harness has begun inside it
+IDLE_LOOK_S = 0.1  # how long half a frame may lie still before we look whether a new harness has begun inside it
 REACTION_S = 0.05  # what a verb gets to end by itself before the watchdog answers for it
 MOST_THREADS = 128
 IDLE_WORKERS = 4
