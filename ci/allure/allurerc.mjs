@@ -14,7 +14,7 @@ export default {
   name: env.REPORT_NAME ?? "SR-IOV endpoint",
   output: env.REPORT_OUTPUT ?? "../../build/report",
   historyPath: env.REPORT_HISTORY ?? "../../build/allure-history.jsonl",
-  historyLimit: 50,
+  historyLimit: 20, // the page holds 1.4 kB a test and run of it
   // The classic list also serves here: first match wins, and rows of one name are one category.
   categories: JSON.parse(read("categories.json") || "[]").map((row) => ({
     name: row.name,

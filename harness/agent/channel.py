@@ -46,10 +46,17 @@ class Channel:
         stream: connected to the agent, or to where it will be: what is sent waits for it.
         name: of the machine, for messages.
         on_eof: asked for the reason when the stream ends; the VM knows why its QEMU died.
+        leftovers: the stream may still hold what was said to an earlier run that was killed; skip what is no frame
+            until hello is answered. Without it, whatever is no frame is an error at once.
     """
 
     def __init__(
-        self, stream: Stream, *, name: str = "agent", on_eof: Callable[[], HarnessError] | None = None
+        self,
+        stream: Stream,
+        *,
+        name: str = "agent",
+        on_eof: Callable[[], HarnessError] | None = None,
+        leftovers: bool = False,
     ) -> None:
         self.name = name
         self.token = secrets.token_hex(8)
@@ -61,6 +68,7 @@ class Channel:
         self._abandoned: set[int] = set()  # calls nobody waits for any more; their answers may still come
         self._reason: HarnessError | None = None
         self._greeted = False
+        self._splitter = Splitter(resync=leftovers)
         self._stale = 0  # answers to an earlier run, dropped before our hello was answered
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         for work in (self._write, self._read):
@@ -81,8 +89,10 @@ class Channel:
         try:
             answer = self.call("hello", deadline_s=deadline_s, **args)
         except DeadlineExceeded as error:
-            if self._stale:
-                error.got += f" ({self._stale} answers to an earlier run were dropped)"
+            if self._stale or self._splitter.skipped:
+                error.got += (
+                    f" ({self._stale} answers to an earlier run and {self._splitter.skipped} bytes were dropped)"
+                )
             raise
         return Hello.of(answer)
 
@@ -188,7 +198,7 @@ class Channel:
                 return
 
     def _read(self) -> None:
-        splitter = Splitter(resync=False)
+        splitter = self._splitter
         while self._reason is None:
             try:
                 data = self._stream.recv(READ_BYTES)
@@ -217,6 +227,7 @@ class Channel:
                 return
             raise self._nonsense(f"an answer for run {token!r:.50}; ours is {self.token}")
         self._greeted = True
+        self._splitter.resync = False
         if not isinstance(number, int) or not isinstance(message.get("stream", ""), str):
             raise self._nonsense(f"a frame without a sound id or stream name: {message!r:.200}")
         last = "stream" not in message

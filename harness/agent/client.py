@@ -258,12 +258,13 @@ def connect(
     time_ns: int | None = None,
     seed: bytes | None = None,
     on_eof: Callable[[], HarnessError] | None = None,
+    leftovers: bool = False,
 ) -> Agent:
     """Begin a run with the agent at the other end of ``stream``: one round trip; see ``Channel`` and ``Channel.hello``.
 
     The agent may not have been started yet: hello waits in the stream.
     """
-    channel = Channel(stream, name=name, on_eof=on_eof)
+    channel = Channel(stream, name=name, on_eof=on_eof, leftovers=leftovers)
     try:
         return Agent(channel, channel.hello(deadline_s=deadline_s, seed=seed, time_ns=time_ns))
     except BaseException:

@@ -64,12 +64,12 @@ class Splitter:
 
     Args:
         resync: True (the agent) skips what is no frame and goes on at the next magic; False (the client) raises
-            FrameError for it.
+            FrameError for it. May be changed at any time.
     """
 
     def __init__(self, *, resync: bool) -> None:
         self.skipped = 0  # bytes thrown away so far
-        self._resync = resync
+        self.resync = resync
         self._buffer = bytearray()
 
     @property
@@ -127,7 +127,7 @@ class Splitter:
         head = bytes(self._buffer[: len(MAGIC)])
         if MAGIC.startswith(head):
             return len(head) == len(MAGIC)
-        if not self._resync:
+        if not self.resync:
             raise FrameError(f"not a frame: {bytes(self._buffer[:SHOWN_BYTES])!r}")
         found = self._buffer.find(MAGIC)
         drop = found if found >= 0 else len(self._buffer) - self._magic_tail()
@@ -167,7 +167,7 @@ class Splitter:
 
     def _reject(self, error: FrameError) -> None:
         """Strict: raise. Otherwise step over the magic, not over what it announced: a real frame may stand there."""
-        if not self._resync:
+        if not self.resync:
             raise error
         self.skipped += 1
         del self._buffer[:1]

@@ -13,7 +13,7 @@ from harness.vm.kernels import kernel
 from harness.vm.runtime import host_qemu, pinned_qemu
 from harness.vm.template import Stack, initrd
 
-LAB_IMAGE = "guest"
+LAB_IMAGE = "host"
 Progress = Callable[[str], None]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.report import categories
 def write_session_files(
     results: Path, environment: Mapping[str, str], *, variables: Mapping[str, str] | None = None
 ) -> None:
-    """Write environment.properties, categories.json and, in a CI that we know, executor.json.
+    """Write environment.properties, categories.json and, in a CI that we know, executor.json; tidy the teardowns.
 
     Args:
         results: the folder of Allure results; made when it is not there.
@@ -25,6 +26,7 @@ def write_session_files(
         variables: the process's environment, where a CI says who it is; ``os.environ`` by default.
     """
     results.mkdir(parents=True, exist_ok=True)
+    tidy_teardowns(results)
     (results / "environment.properties").write_text(properties_text(environment), encoding="ascii")
     _write_json(results / "categories.json", categories.classic())
     executor = executor_of(os.environ if variables is None else variables)
@@ -32,6 +34,25 @@ def write_session_files(
         _write_json(results / "executor.json", executor)
     else:
         (results / "executor.json").unlink(missing_ok=True)  # an earlier run's, in a folder that is used again
+
+
+def tidy_teardowns(results: Path) -> None:
+    """Leave one teardown for each fixture that has one, under the fixture's name.
+
+    allure-pytest 2.16 also takes pytest's own callback that ends a fixture for a teardown: under pytest 9.0 that gives
+    rows like "pf::<lambda>", which never get a status, so that the report shows a question mark beside every test.
+    The others it calls by their number ("pf::1").
+    """
+    for file in results.glob("*-container.json"):
+        container = json.loads(file.read_bytes())
+        told = [each for each in container.get("afters", []) if each.get("status") or not _is_nameless(each)]
+        tidy = [each | {"name": re.sub(r"::\d+$", "", each.get("name", ""))} for each in told]
+        if tidy != container.get("afters", []):
+            _write_json(file, container | {"afters": tidy})
+
+
+def _is_nameless(teardown: Mapping[str, str]) -> bool:
+    return teardown.get("name", "").endswith("::<lambda>")
 
 
 def properties_text(values: Mapping[str, str]) -> str:

@@ -49,7 +49,7 @@ def generate(
         cache: where Allure's modules are kept; the first report installs them, which needs npm and a network.
         name: the report's title.
         history: one line of JSON a run, which gives each test its history; made when it is not there, and kept at the
-            last 50 runs. A report that is made again from the same results counts once. None: no history.
+            last 20 runs. A report that is made again from the same results counts once. None: no history.
         progress: told that modules are being installed.
 
     Returns:
@@ -61,7 +61,7 @@ def generate(
             results are. The caller prints it and goes on: the run itself is not worse for it.
         HarnessError: Allure failed; the message has its words.
     """
-    results = results.absolute()
+    results, output = results.absolute(), output.absolute()  # Allure runs in another folder
     starts = _start_times(results)
     if not starts:
         raise UsageError("make the HTML report", on=str(results), got="no Allure results", fix="run pytest first")
@@ -82,7 +82,7 @@ def generate(
         _run_allure(node, entry, results, draft, {"REPORT_NAME": name})
         page = draft / "report" / "index.html"
         page.write_bytes(_without_analytics(page.read_bytes()))
-        if history is not None:
+        if history is not None and (draft / "history.jsonl").is_file():
             history.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(draft / "history.jsonl", history)
         return page.replace(output / "index.html")

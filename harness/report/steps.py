@@ -64,7 +64,7 @@ class Recording:
 
     def __init__(self, evidence: Path | None = None, description: str = "") -> None:
         self.evidence = evidence
-        self._page = f"<p>{html.escape(inspect.cleandoc(description))}</p>"
+        self._page = f"<p>{html.escape(inspect.cleandoc(description))}</p>" if description else ""
         self._began = time.monotonic()
         self._steps: list[Step] = []
         self._depth = 0

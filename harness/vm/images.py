@@ -19,6 +19,8 @@ TOOLS = "build-tools"
 # Measured under TCG, 4 boots each, to the prompt and to a cold python, with lz4, zstd 3 and 15, none, blocks of 32 K to
 # 1 M: no difference beyond the noise, except that 1 M is slower. So: small, and quick to make.
 SQUASHFS_OPTIONS = ("-comp", "zstd", "-Xcompression-level", "3", "-b", "128K")
+# From a tar file, the top folder would belong to whoever builds, and be open to all.
+_ROOT_OPTIONS = ("-tar", "-root-uid", "0", "-root-gid", "0", "-root-mode", "0755")
 _SQUASHFS_WITHIN_S = 600.0
 _PEAK_BYTES = 600_000_000
 """The tar file and the squashfs of the larger image, with room to spare."""
@@ -51,7 +53,8 @@ def content_key(entry: Entry) -> str:
 
 def image_key(recipe: ImageRecipe) -> str:
     """What the content of an image follows from: recipe, overlay and the way we compress."""
-    return recipe.key(*_overlay_digests(recipe), *(SQUASHFS_OPTIONS if recipe.form == "squashfs" else ()))
+    packing = (*SQUASHFS_OPTIONS, *_ROOT_OPTIONS) if recipe.form == "squashfs" else ()
+    return recipe.key(*_overlay_digests(recipe), *packing)
 
 
 def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent) -> Entry:
@@ -64,7 +67,7 @@ def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent)
         hooks = (f"tar-in {shlex.quote(str(overlay))} /",)
         debian.bootstrap(packages(recipe), tar, log=log, hooks=hooks, progress=progress, needs_bytes=_PEAK_BYTES)
         progress("compressing the root file system")
-        argv = (*squash, "-", str(folder / ROOT), "-tar", *SQUASHFS_OPTIONS, "-no-progress", "-quiet")
+        argv = (*squash, "-", str(folder / ROOT), *_ROOT_OPTIONS, *SQUASHFS_OPTIONS, "-no-progress", "-quiet")
         with tar.open("rb") as content:
             tools.run(argv, tried="make the squashfs", log=log, within_s=_SQUASHFS_WITHIN_S, stdin=content, room=folder)
         tar.unlink()

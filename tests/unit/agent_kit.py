@@ -13,7 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from harness.agent import frames
+from harness.agent.client import Agent
+from harness.agent.local import LocalAgent
 from harness.agent.pack import pack
 
 PF = "0000:26:00.0"
@@ -106,6 +110,16 @@ class RawAgent:
             raise
         finally:
             self.stderr.close()
+
+
+@contextlib.contextmanager
+def local_agent(which: str, sysfs: Path) -> Iterator[Agent]:
+    """The agent with its client, under "this" Python or the "oldest"; skips the test where there is no such Python."""
+    python = sys.executable if which == "this" else oldest_python()
+    if python is None:
+        pytest.skip(f"this computer has no Python {OLDEST}, the oldest that the agent must run on")
+    with LocalAgent(python=python, options=("--sysfs", str(sysfs))) as started:
+        yield started
 
 
 @contextlib.contextmanager

@@ -62,7 +62,12 @@ def test_deviation():
 def test_lacking():
     pytest.skip("the lab lacks an IOMMU")
 
-def test_good():
+@pytest.fixture
+def cleaned():
+    yield
+    with step("clean"): pass
+
+def test_good(cleaned):
     "A claim."
     parameter("p50", os.environ["MEASURED"])
     attach_svg("picture", b"<svg/>")
@@ -121,6 +126,10 @@ def test_real_results_fall_into_their_categories_and_keep_their_history(pytester
 
     defect = results["test_defect"]["steps"][0]
     assert (defect["name"], defect["status"], defect["attachments"][0]["name"]) == ("reset VF 3", "failed", "log")
+
+    containers = [json.loads(file.read_text()) for file in (pytester.path / "results").glob("*-container.json")]
+    teardowns = [(after["name"], after["status"]) for one in containers for after in one.get("afters", [])]
+    assert teardowns == [("cleaned", "passed")]
 
     good = results["test_good"]
     assert good["descriptionHtml"].startswith("<p>A claim.</p>\n<img")

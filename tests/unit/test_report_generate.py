@@ -86,6 +86,14 @@ def test_the_report_is_one_file_that_tells_nobody_when_it_is_read(tmp_path, prog
     assert called[4] == str(results)
 
 
+def test_relative_paths_are_those_of_the_caller(tmp_path, programs, results, monkeypatch):
+    programs(node=NODE, npm=NPM)
+    monkeypatch.chdir(tmp_path)
+    generate(Path(results.name), Path("out"), cache=Cache(tmp_path / "cache"), history=Path("kept/history.jsonl"))
+    assert (tmp_path / "out" / "index.html").exists()
+    assert (tmp_path / "kept" / "history.jsonl").exists()
+
+
 def test_modules_are_installed_once_from_the_lock_without_scripts(tmp_path, programs, make):
     programs(node=NODE, npm=NPM)
     make()
