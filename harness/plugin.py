@@ -20,6 +20,7 @@ from harness.lab.memory import check_workers
 from harness.lab.registry import profile_of
 from harness.profiles import Profile
 from harness.report.allure import write_session_files
+from harness.report.collect import Collected, properties
 from harness.report.evidence import attach_config, attach_texts, folder_for
 from harness.report.steps import Recording, recording, steps_text
 from harness.vm.cache import Cache
@@ -31,9 +32,9 @@ PROFILE = pytest.StashKey[Profile]()
 KEEPER = pytest.StashKey[Keeper]()
 FAILED = pytest.StashKey[bool]()
 MACHINES = pytest.StashKey[list[EmulatedMachine]]()
-KEPT_LINES = pytest.StashKey[list[str]]()
 RECORDING = pytest.StashKey[Recording]()
 
+SUMMARY = pytest.StashKey["Summary"]()
 WORKER_KEPT = "sriov_harness_kept"
 
 Boot = Callable[..., AbstractContextManager[EmulatedMachine]]
@@ -72,7 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[REQUEST] = request
     config.stash[KEEPER] = Keeper()
-    config.stash[KEPT_LINES] = []
+    config.stash[SUMMARY] = Summary()
+    config.pluginmanager.register(config.stash[SUMMARY], "sriov-harness-summary")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -107,7 +109,7 @@ def lab(pytestconfig: pytest.Config, run_folder: Path) -> EmulatedLab:
 
 @pytest.fixture
 def boot(request: pytest.FixtureRequest, lab: EmulatedLab) -> Boot:
-    """For tests that need more than one machine, or one of another kind: ``with boot(hotplug="native") as machine:``."""
+    """For more than one machine, or one of another kind: ``with boot(hotplug="native") as machine:``."""
     node = request.node
     machines = node.stash.setdefault(MACHINES, [])
     keep = request.config.getoption("--keep")
@@ -154,20 +156,27 @@ def pf(machine: EmulatedMachine) -> PhysicalFunction:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with recording(folder_for(item.nodeid, item.config.rootpath / "build")) as recorded:
+    claim = getattr(item, "function", item).__doc__ or ""
+    with recording(folder_for(item.nodeid, build_folder(item.config)), claim) as recorded:
         item.stash[RECORDING] = recorded
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    recorded = item.stash[RECORDING]
     if report.failed:
         item.stash[FAILED] = True
-        report.sections.append(("steps", steps_text(item.stash[RECORDING].steps)))
+        report.sections.append(("steps", steps_text(recorded.steps)))
     if report.when == "call" and (report.failed or item.config.getoption("--evidence") == "always"):
         for machine in item.stash.get(MACHINES, []):
             attach_machine(machine)
+    if "lab" in getattr(item, "fixturenames", ()) and (report.when == "call" or not report.passed):
+        error = call.excinfo.value if call.excinfo else None
+        report.user_properties += properties(error, call.excinfo.exconly() if call.excinfo else "", recorded)
     return report
 
 
@@ -185,20 +194,35 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput[WORKER_KEPT] = lines
         return
-    config.stash[KEPT_LINES].extend(lines)
+    config.stash[SUMMARY].kept.extend(lines)
     if results := config.getoption("--alluredir", default=None):
         write_session_files(Path(results), describe(config.stash[REQUEST], Cache.default().root))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """An xdist worker ended: what it kept is told by us."""
-    node.config.stash[KEPT_LINES].extend(getattr(node, "workeroutput", {}).get(WORKER_KEPT, []))
+class Summary:
+    """The lines at the end of a run; with xdist, the controller's."""
+
+    def __init__(self) -> None:
+        self.collected = Collected()
+        self.kept: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.collected.add(report.nodeid, report.user_properties)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """An xdist worker ended: what it kept is told by us."""
+        self.kept.extend(getattr(node, "workeroutput", {}).get(WORKER_KEPT, []))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        lines = [*self.collected.lines(build_folder(config) / "evidence"), *self.kept]
+        if lines:
+            terminalreporter.section("SR-IOV endpoint")
+            terminalreporter.write("\n".join(lines) + "\n")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash[KEPT_LINES]:
-        terminalreporter.write_line(line)
+def build_folder(config: pytest.Config) -> Path:
+    return config.rootpath / "build"
 
 
 def _progress(config: pytest.Config) -> Callable[[str], None]:

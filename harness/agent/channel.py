@@ -244,7 +244,10 @@ class Channel:
     def _broken(self, got: str) -> None:
         """The stream is of no use any more; whoever owns the machine may know why."""
         if self._reason is None and self._on_eof is not None:
-            self.lost(self._on_eof())
+            try:
+                self.lost(self._on_eof())
+            except Exception as error:  # nobody would ever be told otherwise
+                got += f"; asking why failed: {type(error).__name__}: {error}"
         self.lost(TransportFailed("talk to the agent", on=self.name, got=got, fix="see the machine's console log"))
 
     def _nonsense(self, got: str) -> TransportFailed:

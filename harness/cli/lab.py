@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import click
 from rich.console import Console
 from rich.table import Table
@@ -63,5 +62,3 @@ def stop(names: tuple[str, ...], everything: bool) -> None:
     for machine in kept_machines() if everything else tuple(map(find_kept, names)):
         stop_kept(machine)
         click.echo(f"stopped {machine.name} ({machine.about})")
-
-

@@ -1,17 +1,20 @@
-"""What would be chosen, told without building or booting anything: the lines of pytest's header."""
+"""What was chosen and why, for pytest's header: told without building anything. KVM is tried once a boot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import HarnessError, HostLacks
+from harness.errors import HostLacks
 from harness.lab.registry import Request, open_lab, profile_of
 from harness.vm.cache import Build, Cache, Entry, Progress, silent
+from harness.vm.rundir import RunFolder
+
+PROBE = "kvm-probe"
 
 
 class LookOnly(Cache):
-    """A cache that builds nothing."""
+    """A cache that builds nothing but the answer whether KVM works, which takes a second or two once a boot."""
 
     def obtain(
         self,
@@ -24,23 +27,26 @@ class LookOnly(Cache):
         progress: Progress = silent,
         needs_bytes: int = 0,
     ) -> Entry:
-        found = self.find(kind, name, key)
-        if found is None:
+        if kind != PROBE and self.find(kind, name, key) is None:
             raise HostLacks(f"{kind} {name}", got="not in the cache yet; made on first use")
-        return found
+        return super().obtain(kind, name, key, build, inputs=inputs, progress=progress, needs_bytes=needs_bytes)
 
 
 def describe(request: Request, root: Path) -> Mapping[str, str]:
     """As a lab describes itself; where something is not there yet, that instead.
 
     Raises:
-        UsageError: an unknown lab or profile.
+        UsageError: an unknown lab or profile, or a QEMU that is none.
+        HostLacks: KVM was asked for by name and does not work.
     """
     profile = profile_of(request)
     try:
-        return open_lab(request, LookOnly(root), Path("/nonexistent"), silent).describe()
-    except HarnessError as error:
+        with RunFolder() as folder:
+            return open_lab(request, LookOnly(root), folder.path, silent).describe()
+    except HostLacks as error:
+        if "not in the cache yet" not in error.got:
+            raise
         return {
             "lab": f"{request.lab}, profile {profile.name} ({profile.title})",
-            "not yet": str(error).replace("\n", " "),
+            "not yet": f"{error.tried}: {error.got}",
         }

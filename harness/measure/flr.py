@@ -23,6 +23,6 @@ def reset_many(agent: Agent, function: Function, times: int = RESETS) -> tuple[F
 
 
 def ready_times_ns(samples: Sequence[FlrSample]) -> list[int]:
-    """How long each took, at most: from the beginning of the write to the first answer; the give-up time if none came."""
+    """How long each took, at most: from the write's beginning to the first answer, or to giving up if none came."""
     never = int(GIVE_UP_S * 1e9)
     return [sample.ready_from_before_write_ns if sample.ready else never for sample in samples]

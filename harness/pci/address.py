@@ -9,7 +9,7 @@ from typing import Self
 TEXT = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True, order=True, repr=False)
 class Bdf:
     """A function's address, as Linux writes it: ``0000:01:10.2``.
 
@@ -32,6 +32,10 @@ class Bdf:
 
     def __str__(self) -> str:
         return f"{self.domain:04x}:{self.bus:02x}:{self.device:02x}.{self.function:x}"
+
+    def __repr__(self) -> str:
+        """As ``str``, so that a failed comparison of addresses shows what lspci shows."""
+        return str(self)
 
     @classmethod
     def parse(cls, text: str) -> Self:

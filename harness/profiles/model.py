@@ -122,7 +122,7 @@ class Emulation(Strict):
     """How QEMU emulates the design: the device's name, and properties as ``device_add`` takes them."""
 
     driver: str
-    properties: dict[str, str | int | bool] = {}
+    properties: dict[str, str | int | bool] = Field(default_factory=dict)
 
 
 class Profile(Strict):

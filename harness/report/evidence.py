@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.pci.dump import changed_dwords, hex_dump
+from harness.pci.dump import changes, hex_dump
 from harness.report.steps import attach_text
 
 SHELL_SCRIPT, PLAIN = "sh", "txt"
@@ -31,5 +31,4 @@ def attach_config(title: str, before: bytes | None, after: bytes | None) -> None
         if config is not None:
             attach_text(f"config space of {title}, {moment}", hex_dump(config))
     if before is not None and after is not None and before != after:
-        rows = (f"{offset:03x}: {old:08x} → {new:08x}" for offset, old, new in changed_dwords(before, after))
-        attach_text(f"config space of {title}, changes", "\n".join(rows) + "\n")
+        attach_text(f"config space of {title}, changes", "\n".join(changes(before, after)) + "\n")

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,7 @@ def generate(
         "report",
         "allure",
         _key(),
-        lambda folder: _install(folder, progress),
+        lambda folder: _install(folder, node, progress),
         inputs={"lock": "ci/allure/package-lock.json"},
         progress=progress,
         needs_bytes=INSTALLED_BYTES,
@@ -101,20 +102,27 @@ def _key() -> str:
 
 
 def _node(results: Path) -> str:
-    """The path of a Node that is new enough."""
-    node = shutil.which("node")
-    if node is None:
-        raise _no_html(results, "node is not installed")
+    """The path of a Node that is new enough: the first in PATH, else the one that `[html]` put beside our Python."""
+    complaints = []
+    for folder in (None, str(Path(sys.executable).parent)):
+        node = shutil.which("node", path=folder)
+        complaint = "node is not installed" if node is None else _too_old(node)
+        if node is not None and not complaint:
+            return node
+        complaints.append(complaint)
+    raise _no_html(results, complaints[0])
+
+
+def _too_old(node: str) -> str:
+    """What is wrong with a Node; empty when nothing is."""
     try:
         said = subprocess.run(
             [node, "--version"], capture_output=True, text=True, timeout=30, check=True
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
-        raise _no_html(results, f"{node} --version: {error}") from None
+        return f"{node} --version: {error}"
     version = tuple(int(number) for number in re.findall(r"\d+", said)[:2])
-    if version < NODE_AT_LEAST:
-        raise _no_html(results, f"{node} is {said or 'of an unknown version'}, which is too old")
-    return node
+    return "" if version >= NODE_AT_LEAST else f"{node} is {said or 'of an unknown version'}, which is too old"
 
 
 def _no_html(results: Path, got: str) -> HostLacks:
@@ -122,14 +130,14 @@ def _no_html(results: Path, got: str) -> HostLacks:
     return HostLacks(
         "make the HTML report",
         got=got,
-        fix=f"the results are in {results}; to get the HTML, install Node.js {wanted} or newer with npm, here or on "
-        f"another computer, then: sriov-harness report {results}",
+        fix=f"the results are in {results}; to get the HTML, install Node.js {wanted} or newer with npm "
+        f"(pip install 'sriov-harness[html]' brings one), here or elsewhere, then: sriov-harness report {results}",
     )
 
 
-def _install(folder: Path, progress: Progress) -> Mapping[str, str]:
+def _install(folder: Path, node: str, progress: Progress) -> Mapping[str, str]:
     """Fill a cache entry: ``npm ci`` of what the lock names, without running any package's scripts."""
-    npm = shutil.which("npm")
+    npm = shutil.which("npm", path=str(Path(node).parent)) or shutil.which("npm")
     if npm is None:
         raise HostLacks(
             "install Allure 3 for the HTML report",

@@ -11,19 +11,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from harness.errors import DeadlineExceeded, GuestLost, UsageError
+from harness.errors import DeadlineExceeded, GuestLost, HarnessError, UsageError
 
 # What a Linux kernel says when nothing that follows can be trusted (kernel/panic.c, 6.12).
-PANIC = re.compile(rb"Kernel panic - not syncing: ?([^\r\n]{0,200})[\r\n]")
+PANIC = re.compile(rb"Kernel panic - not syncing: ?([^\r\n]{0,200})[^\r\n]*[\r\n]")
 LINE_LIMIT_BYTES = 4096
 SEARCH_WINDOW_BYTES = 16384
-UNBOUNDED = re.compile(r"(?<!\\)(?:\.|\])(?:\*|\+|\{\d*,\})\??$")
+# What ends in one of these matches however much there is just now: a quantifier without an upper bound (lazy, possessive
+# or in a group as well), or "the end of what has come".
+UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\})[?+]?\)*$|(?:\$|\\[zZ])\)*$")
+ESCAPED_END = re.compile(r"(?<!\\)(?:\\\\)*\\[*+$]\??\)*$")
 
 
 class Console:
@@ -32,13 +36,21 @@ class Console:
     Args:
         connection: our end of the socket pair.
         log: every byte goes there.
-        on_panic: called once, with the kernel's reason.
+        on_panic: called with the kernel's reason.
+        why_lost: asked for the reason when the line is closed; the VM knows why its QEMU died.
     """
 
-    def __init__(self, connection: socket.socket, log: Path, on_panic: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        log: Path,
+        on_panic: Callable[[str], None],
+        why_lost: Callable[[], HarnessError] | None = None,
+    ) -> None:
         self._connection = connection
         self._log = log
         self._on_panic = on_panic
+        self._why_lost = why_lost
         self._chunks: queue.Queue[bytes] = queue.Queue()
         self._spawn = _QueueSpawn(self._chunks, connection)
         self._drain = threading.Thread(target=self._run, name="console", daemon=True)
@@ -48,11 +60,11 @@ class Console:
         """Wait for ``pattern`` (a bounded regular expression) and consume the text up to its end.
 
         Raises:
-            UsageError: the pattern ends in something unbounded, which would match any amount of what happens to be there.
+            UsageError: the pattern ends in something unbounded, which would match whatever happens to be there.
             DeadlineExceeded: not seen in time; the message has the last lines.
-            GuestLost: the console was closed, so the machine is gone.
+            GuestLost: the line is closed, so the machine is gone; at once, and with its reason where that is known.
         """
-        if UNBOUNDED.search(pattern):
+        if UNBOUNDED.search(pattern) and not ESCAPED_END.search(pattern):
             raise UsageError(
                 f"console pattern {pattern!r} has no end", fix="end it with what must follow, or a bound {0,80}"
             )
@@ -64,6 +76,8 @@ class Console:
                 f"waited {within_s:g} s for {pattern!r} on the console", got=f"last lines:\n{got}"
             ) from None
         except pexpect.EOF:
+            if self._why_lost is not None:
+                raise self._why_lost() from None
             raise GuestLost("wait on the console", got=f"it closed; last lines:\n{self.tail(5)}") from None
         match = self._spawn.match
         assert isinstance(match, re.Match)
@@ -83,28 +97,35 @@ class Console:
     def tail(self, lines: int) -> str:
         return "\n".join(self.text().splitlines()[-lines:])
 
+    def drained(self, within_s: float) -> bool:
+        """Whether the other end is closed and everything it said is in the file; waits for that."""
+        if threading.current_thread() is not self._drain:
+            self._drain.join(timeout=within_s)
+        return not self._drain.is_alive()
+
     def close(self) -> None:
         """Stop reading; what was written stays in the file."""
-        try:
+        with suppress(OSError):  # QEMU is gone already
             self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # QEMU is gone already
-        if threading.current_thread() is not self._drain:
-            self._drain.join(timeout=2.0)
+        self.drained(within_s=2.0)
         self._connection.close()
 
     def _run(self) -> None:
-        line = b""
+        rest = b""
         with self._log.open("ab", buffering=0) as log:
             while chunk := self._receive():
-                log.write(chunk)
+                with suppress(OSError):  # a full disk costs us the evidence, not the machine
+                    log.write(chunk)
                 self._chunks.put(chunk)
-                line = (line + chunk)[-2 * LINE_LIMIT_BYTES :]
-                if found := PANIC.search(line):
-                    self._on_panic(found[1].decode(errors="replace").strip())
-                    line = b""
-                line = line.rpartition(b"\n")[2][-LINE_LIMIT_BYTES:]
+                rest = self._watch(rest + chunk)
+        self._watch(rest + b"\n")
         self._chunks.put(b"")
+
+    def _watch(self, text: bytes) -> bytes:
+        """Tell of the panic in ``text``, if there is one; what must be looked at again with the next chunk."""
+        if found := PANIC.search(text):
+            self._on_panic(found[1].decode(errors="replace").strip())
+        return text[max(text.rfind(b"\n"), text.rfind(b"\r")) + 1 :][-LINE_LIMIT_BYTES:]
 
     def _receive(self) -> bytes:
         try:

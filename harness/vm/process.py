@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,11 @@ class QemuProcess:
 
     ``setpriv --pdeathsig`` (util-linux) makes the kernel kill QEMU when we die, by whatever signal. The kernel ties
     that to the *thread* that started it (prctl(2), PR_SET_PDEATHSIG), so a machine may be started from the main
-    thread only; ``keep`` starts one that is meant to stay.
+    thread only; ``keep`` starts one that is meant to stay. A shell in between looks whether we are still there: who is
+    killed before the prctl is called would leave QEMU behind.
+
+    Args:
+        on_exit: called in a thread of its own, with this object, when the process has ended.
     """
 
     def __init__(
@@ -30,7 +35,7 @@ class QemuProcess:
         stderr: Path,
         pass_fds: Sequence[int] = (),
         keep: bool = False,
-        on_exit: Callable[[], None] = lambda: None,
+        on_exit: Callable[[QemuProcess], None] = lambda _process: None,
     ) -> None:
         if not keep and threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a machine must be started from the main thread: it dies with the thread that starts it")
@@ -84,7 +89,7 @@ class QemuProcess:
 
     def _watch(self) -> None:
         self._process.wait()
-        self._on_exit()
+        self._on_exit(self)
 
 
 def _wrapper(keep: bool) -> list[str]:
@@ -93,7 +98,7 @@ def _wrapper(keep: bool) -> list[str]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise HostLacks("start QEMU so that it dies with us", got="no setpriv", fix="install util-linux")
-    return [setpriv, "--pdeathsig", "KILL", "--"]
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", f'[ $PPID = {os.getpid()} ] && exec "$@"', "qemu"]
 
 
 def exit_in_words(status: int) -> str:

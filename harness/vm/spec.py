@@ -161,9 +161,11 @@ def _option(path: Path) -> str:
 
 
 def _channels(channels: Channels, qemu: Qemu) -> list[str]:
-    # QEMU 11.1 says that -mon is deprecated; before, there is nothing else.
-    monitor = ["-object", "monitor-qmp,id=monitor,chardev=qmp"] if qemu.version >= (11, 1) else ["-mon", "qmp,mode=control"]
-    parts = ["-chardev", f"{channels.qmp},id=qmp", *monitor]
+    parts = ["-chardev", f"{channels.qmp},id=qmp"]
+    if qemu.version >= (11, 1):  # which calls -mon deprecated; before, there is nothing else
+        parts += ["-object", "monitor-qmp,id=monitor,chardev=qmp"]
+    else:
+        parts += ["-mon", "chardev=qmp,mode=control"]
     parts += ["-chardev", f"{channels.console},id=console", "-serial", "chardev:console"]
     parts += ["-chardev", f"{channels.agent},id=agent"]
     parts += ["-device", "virtio-serial-pci,id=serial,bus=pcie.0,addr=0x1,max_ports=2"]

@@ -10,11 +10,11 @@ from harness.agent.results import FlrSample
 from harness.host import Function, Host, PhysicalFunction
 from harness.host.state import State
 from harness.measure.flr import RESETS, ready_times_ns, reset_many
-from harness.measure.statistics import Distribution, check_all, judge, ms
+from harness.measure.statistics import Distribution, Measured, check_all, judge, ms
 from harness.pci.layout import COMMAND, MSIX_CONTROL
 from harness.profiles import Profile
 from harness.report.pictures import show_flr
-from harness.report.steps import attach_json, parameter, step
+from harness.report.steps import attach_json, measured, parameter, step
 
 ALL_ONES = 0xFFFF_FFFF
 BUS_MASTER = COMMAND.mask("bus_master")
@@ -136,6 +136,10 @@ def judge_all(samples: Mapping[str, Sequence[FlrSample]], profile: Profile) -> N
     attach_json("FLR samples", {name: list(function) for name, function in samples.items()})
     everything = Distribution.of([one for times in series.values() for one in times])
     parameter("p50", ms(everything.p50_ns))
-    parameter("p99", ms(everything.p99_ns))
+    parameter(
+        "p99", ms(everything.p99_ns) + (" (the maximum: fewer than 100 samples)" if everything.p99_is_maximum else "")
+    )
     parameter("max", ms(everything.maximum_ns))
+    for name, times in series.items():
+        measured(Measured("FLR", name, tuple(times), limit_ns))
     check_all(*(judge(times, limit_ns, f"FLR of {name}") for name, times in series.items()))

@@ -106,6 +106,15 @@ def test_a_stream_that_dies_half_way_ends_every_call_with_the_machines_own_reaso
     assert len(set(map(id, caught)) - {id(reason)}) == 3, "each thread raises a copy of its own"
 
 
+def test_a_reason_that_cannot_be_found_is_said_too(fake):
+    def broken() -> HarnessError:
+        raise LookupError("no exit status")
+
+    _, channel = fake(lambda *_: None, on_eof=broken)
+    with pytest.raises(TransportFailed, match="the stream ended; asking why failed: LookupError: no exit status"):
+        channel.call("ping", deadline_s=2)
+
+
 def test_a_frame_cut_off_is_said(fake):
     def reply(token, call, body):
         agent.say(good(token, call)[:15])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from harness.agent.remote import config, flr, machine
+from harness.agent.remote import config, files, flr, machine, server
 from harness.agent.remote.calls import Call, Failure
-from harness.agent.remote.server import IDLE_WORKERS, Workers
+from harness.agent.remote.server import IDLE_WORKERS, Run, Server, Watchdog, Workers
 
 READY, GONE = 0x00100000, 0xFFFFFFFF
 
@@ -146,6 +148,22 @@ def test_no_garbage_is_collected_while_anybody_measures():
     assert gc.isenabled()
 
 
+def test_a_name_that_goes_while_a_folder_is_listed_is_left_out(monkeypatch, tmp_path):
+    (tmp_path / "stays").touch()
+    (tmp_path / "goes").touch()
+    real = os.scandir
+
+    @contextlib.contextmanager
+    def late(path):
+        with real(path) as entries:
+            found = list(entries)
+        (tmp_path / "goes").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert files.list_folder(call("file.list", path=str(tmp_path))) == {"entries": [["stays", "file", ""]]}
+
+
 # threads
 
 
@@ -167,6 +185,39 @@ def test_a_worker_is_used_again_and_a_busy_one_is_not_waited_for():
     settle(lambda: len(ran) == 6)
     release.set()
     settle(lambda: threading.active_count() <= before + IDLE_WORKERS)
+
+
+def test_a_full_stream_does_not_hold_the_watchdog():
+    full = threading.Event()
+    watchdog = Watchdog(Workers().start)
+    run = SimpleNamespace(calls={}, token="t", emit=lambda _: full.wait(5))
+    calls = [Call(run, number, "ping", {}, b"", deadline_s) for number, deadline_s in ((1, 0.01), (2, 0.15))]
+    for each in calls:
+        watchdog.watch(each)
+    settle(lambda: calls[0].answered)
+    settle(lambda: calls[1].answered)
+    full.set()
+
+
+def test_what_is_opened_after_the_end_of_its_run_is_closed_at_once():
+    run, closed = Run(SimpleNamespace(), "t"), []
+    assert run.keep("early", lambda: closed.append("early")) == 1
+    run.end()
+    assert (closed, run.over.is_set()) == (["early"], True)
+    with pytest.raises(Failure, match="the run ended meanwhile"):
+        run.keep("late", lambda: closed.append("late"))
+    assert closed == ["early", "late"]
+
+
+def test_a_device_that_does_not_close_does_not_hold_the_agent(monkeypatch):
+    monkeypatch.setattr(server, "LAST_WAIT_S", 0.05)
+    hang = threading.Event()
+    agent = Server(SimpleNamespace(receive=lambda *_: b"", lasting=False))
+    agent.run.keep("device", lambda: hang.wait(5) and None)
+    start = time.monotonic()
+    agent.serve()
+    assert 0.04 < time.monotonic() - start < 1
+    hang.set()
 
 
 def settle(done) -> None:

@@ -154,7 +154,9 @@ def test_a_second_run_cancels_the_first(agent):
     agent.send("command.run", 2, argv=["sh", "-c", "echo $$; exec sleep 60"], deadline_s=60)
     pid = int(agent.receive()[1])
     agent.send("file.wait", 3, path="/nowhere", deadline_s=60)
-    answer = agent.hello(token="second", number=1)
+    agent.send("hello", 1, token="second", protocol=frames.PROTOCOL)
+    answer = agent.answer(1)
+    assert answer["token"] == "second", "the first run was answered after its end"
     assert answer["ok"]["earlier_run_closed"]
     assert agent_kit.gone_within(pid, 2), "its program was left running"
     assert agent.silent(), "a call of the first run was answered into the second"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -94,8 +95,9 @@ def list_folder(call: Call) -> verbs.Result:
     with os.scandir(path) as folder:
         for entry in folder:
             call.check()
-            kind = _kind(entry.stat(follow_symlinks=False).st_mode)
-            entries.append([entry.name, kind, os.readlink(entry.path) if kind == "link" else ""])
+            with contextlib.suppress(FileNotFoundError):  # gone since: devices come and go in sysfs
+                kind = _kind(entry.stat(follow_symlinks=False).st_mode)
+                entries.append([entry.name, kind, os.readlink(entry.path) if kind == "link" else ""])
     return {"entries": sorted(entries)}
 
 

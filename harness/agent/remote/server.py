@@ -27,6 +27,9 @@ IDLE_LOOK_S = 0.1  # how long half a frame may lie still before we look whether 
 REACTION_S = 0.05  # what a verb gets to end by itself before the watchdog answers for it
 MOST_THREADS = 128
 IDLE_WORKERS = 4
+LAST_WAIT_S = (
+    5.0  # for open devices to close when the other side is gone; one that hangs in the kernel must not hold us
+)
 
 
 class Run:
@@ -41,6 +44,7 @@ class Run:
         self.handle_number = 0
         self.over = threading.Event()  # everything is cancelled and closed
         self.before = self.over  # the same of the run before
+        self.ended = False
         self.lock = threading.Lock()
 
     def emit(self, message: dict[str, Any], body: bytes = b"") -> None:
@@ -49,12 +53,15 @@ class Run:
             self.server.link.send(frames.encode(message, body))
 
     def keep(self, thing: Any, close: Callable[[], None]) -> int:
-        """Keep an open thing until it is released or the run ends; its handle."""
+        """Keep an open thing until it is released or the run ends; its handle. Too late, it is closed at once."""
         with self.lock:
-            self.handle_number += 1
-            self.handles[self.handle_number] = thing
-            self.closers[self.handle_number] = close
-            return self.handle_number
+            if not self.ended:
+                self.handle_number += 1
+                self.handles[self.handle_number] = thing
+                self.closers[self.handle_number] = close
+                return self.handle_number
+        close()
+        raise Failure("cancelled", "the run ended meanwhile")
 
     def release(self, handle: int) -> None:
         """Close one thing."""
@@ -66,6 +73,8 @@ class Run:
 
     def end(self) -> None:
         """Cancel every call and close everything that is open."""
+        with self.lock:
+            self.ended = True
         for call in list(self.calls.values()):
             call.end("cancelled")
         for handle in list(self.closers):
@@ -91,7 +100,7 @@ class Server:
         self.owned = owned
         self.run = Run(self, "")
         self._workers = Workers()
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(self._workers.start)
 
     def serve(self) -> None:
         """Serve until the other side is gone for good (never, on a lasting link)."""
@@ -110,7 +119,8 @@ class Server:
             while frame is not None:
                 self._accept(*frame)
                 frame = splitter.next()
-        self.run.end()
+        self._workers.start(self.run.end)
+        self.run.over.wait(LAST_WAIT_S)
 
     def _accept(self, message: dict[str, Any], body: bytes) -> None:
         """Start what one frame asks for. Never blocks, never raises."""
@@ -210,9 +220,14 @@ def _text(name: Any) -> str:
 
 
 class Watchdog:
-    """One thread that ends calls at their deadlines."""
+    """One thread that ends calls at their deadlines.
 
-    def __init__(self) -> None:
+    Args:
+        start: runs a job in another thread: an answer may have to wait for a full stream, the watchdog must not.
+    """
+
+    def __init__(self, start: Callable[[Callable[[], None]], None]) -> None:
+        self._start = start
         self._calls: set[Call] = set()
         self._changed = threading.Condition()
         self._next = float("inf")
@@ -249,7 +264,8 @@ class Watchdog:
         self.forget(call)
         call.run.calls.pop(call.id, None)
         if not call.answered:
-            _fail(call, call.ending(call.stuck()))
+            failure = call.ending(call.stuck())
+            self._start(lambda: _fail(call, failure))
 
 
 class Workers:
