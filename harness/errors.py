@@ -18,6 +18,7 @@ A wrong *device* is never one of these: it is a failed assertion or a finding.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 
 class HarnessError(Exception):
@@ -28,6 +29,9 @@ class HarnessError(Exception):
         on: the thing it was done to, if that is not clear from ``tried``.
         got: what came back, in its own words.
         fix: what the reader should do next.
+
+    Attributes:
+        evidence: texts by file name that tell more, from a machine whose own files are gone when somebody reads this.
     """
 
     def __init__(self, tried: str, *, on: str = "", got: str = "", fix: str = "") -> None:
@@ -35,6 +39,7 @@ class HarnessError(Exception):
         self.on = on
         self.got = got
         self.fix = fix
+        self.evidence: Mapping[str, str] = {}
         super().__init__(tried)
 
     def __str__(self) -> str:

@@ -22,9 +22,12 @@ from harness.agent.frames import PROTOCOL, FrameError, Splitter, encode
 from harness.agent.results import Answer, Hello, Stream
 from harness.errors import DeadlineExceeded, HarnessError, RemoteError, RemoteOSError, TransportFailed
 
-GRACE_S = 2.0  # what the agent gets beyond a call's deadline to say that it has passed
+GRACE_S = 1.5  # what the agent gets beyond a call's deadline to say that it has passed
 READ_BYTES = 1 << 18
 SEED_BYTES = 32
+# {ENDED: exit status}, without id and token: said by the machine's init, because a virtio port stays open when the
+# agent that held it dies (guest-images/guest/rootfs/usr/sbin/sriov-init).
+ENDED = "ended"
 Message = dict[str, Any]
 Part = tuple[Message, bytes]
 OnStream = Callable[[str, bytes], None]
@@ -102,7 +105,7 @@ class Channel:
         """Ask for one verb and wait for its answer.
 
         Args:
-            deadline_s: the agent stops then; two seconds later so do we, whatever the agent does.
+            deadline_s: the agent stops then; ``GRACE_S`` later so do we, whatever the agent does.
             body: raw bytes that go with it.
             on_stream: gets what the call streams (name, bytes), in the thread of the caller; the call is cancelled if
                 it raises.
@@ -221,6 +224,8 @@ class Channel:
     def _deliver(self, message: Message, body: bytes) -> None:
         """Give a frame to the call that waits for it; TransportFailed when there is none."""
         number, token = message.get("id"), message.get("token")
+        if ENDED in message:
+            raise self._agent_ended(message[ENDED])
         if token != self.token:
             if not self._greeted and isinstance(token, str):
                 self._stale += 1  # said to the run before ours, on its way when we came
@@ -249,6 +254,14 @@ class Channel:
             except Exception as error:  # nobody would ever be told otherwise
                 got += f"; asking why failed: {type(error).__name__}: {error}"
         self.lost(TransportFailed("talk to the agent", on=self.name, got=got, fix="see the machine's console log"))
+
+    def _agent_ended(self, status: object) -> TransportFailed:
+        return TransportFailed(
+            "talk to the agent",
+            on=self.name,
+            got=f"it ended with exit status {status!r:.20}, and what it knew of this run with it",
+            fix="above 128, a signal of that number less 128 ended it; the console log has what it said",
+        )
 
     def _nonsense(self, got: str) -> TransportFailed:
         return TransportFailed(

@@ -8,6 +8,7 @@ from harness.agent.client import Agent
 from harness.agent.vfio import VfioDevice
 from harness.errors import LabTrouble
 from harness.pci.address import Bdf
+from harness.pci.capabilities import STANDARD_BYTES
 from harness.pci.layout import COMMAND, Express, Msix
 
 DEVICES = "/sys/bus/pci/devices"
@@ -125,16 +126,36 @@ class Function:
 
     def write_bar(self, bar: int, offset: int, value: int) -> None:
         """A 32-bit write to a BAR of a function whose driver leaves it alone; turns Memory Space on first."""
-        command = self.read_config(COMMAND.offset, 2)
-        self.write_config(COMMAND.offset, 2, command | COMMAND.mask("memory_space"))
+        self._turn_memory_space_on()
         self._agent.bar_write(str(self.bdf), bar, offset, value)
 
+    def read_bar(self, bar: int, offset: int) -> int:
+        """A 32-bit read from a BAR of a function whose driver leaves it alone; turns Memory Space on first."""
+        self._turn_memory_space_on()
+        return self._agent.bar_read(str(self.bdf), bar, offset)
+
+    def _turn_memory_space_on(self) -> None:
+        """The bit is reserved in a VF, whose memory its PF's VF MSE turns on; QEMU's VFs look at it all the same."""
+        command = self.read_config(COMMAND.offset, 2)
+        self.write_config(COMMAND.offset, 2, command | COMMAND.mask("memory_space"))
+
     def express(self) -> Express:
-        """Its PCI Express capability; an endpoint without one cannot be tested here."""
-        found = Express.of(self.config())
+        """Its PCI Express capability, read from the device now.
+
+        Raises:
+            AssertionError: there is none. That is the endpoint's fault, so it fails the test.
+        """
+        config = self.config()
+        found = Express.of(config)
         if found is None:
-            raise LabTrouble(f"find the PCI Express capability of {self.bdf}", got="there is none in what was read")
+            raise self.lacks("PCI Express", config, STANDARD_BYTES)
         return found
+
+    def lacks(self, capability: str, config: bytes, needed: int) -> Exception:
+        """The error for a capability that is not in ``config``: the endpoint's fault, if ``needed`` bytes were read."""
+        if len(config) < needed:
+            return LabTrouble(f"read config space of {self}", got=f"{len(config)} bytes of {needed}")
+        return AssertionError(f"{self} shows no {capability} capability")
 
     def msix(self) -> Msix | None:
         return Msix.of(self.config())

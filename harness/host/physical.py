@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 
 from harness.agent.client import Agent
-from harness.errors import LabTrouble
+from harness.errors import RemoteOSError
 from harness.host.function import CONFIG_BYTES, FIRST_VF_BAR_RESOURCE, Function, Resource
 from harness.pci.address import Bdf
+from harness.pci.capabilities import STANDARD_BYTES, Cap, find
 from harness.pci.layout import VF_BARS, Sriov
 
 VF_SWITCH_WITHIN_S = 30.0
@@ -40,20 +41,25 @@ class PhysicalFunction(Function):
         config = self.config()
         found = Sriov.of(config)
         if found is None:
-            if len(config) < CONFIG_BYTES:
-                raise LabTrouble(
-                    f"read extended config space of {self.bdf}", got=f"{len(config)} bytes of {CONFIG_BYTES}"
-                )
-            raise AssertionError(f"{self} shows no SR-IOV capability")
+            # Linux gives 256 bytes of a function that shows no PCI Express capability, however it reads them.
+            raise self.lacks("SR-IOV", config, CONFIG_BYTES if find(config, Cap.EXPRESS) else STANDARD_BYTES)
         return found
 
     def most_vfs(self) -> int:
         """The most that its driver gives."""
-        return int(self.attribute("sriov_totalvfs"))
+        return self._count("sriov_totalvfs")
 
     def num_vfs(self) -> int:
         """How many the kernel says are on."""
-        return int(self.attribute("sriov_numvfs"))
+        return self._count("sriov_numvfs")
+
+    def _count(self, name: str) -> int:
+        self._check_usable()
+        return int(self.attribute(name))
+
+    def _check_usable(self) -> None:
+        """Linux makes the ``sriov_`` files for every function with an SR-IOV capability that it can use."""
+        assert self.has_attribute("sriov_numvfs"), f"{self}: Linux sees no SR-IOV capability that it can use"
 
     def wait_for_probe(self) -> None:
         """Until a driver that is just taking the PF is done with it.
@@ -62,7 +68,7 @@ class PhysicalFunction(Function):
         takes the device's lock, which the probe holds (drivers/base/dd.c, drivers/pci/iov.c; 6.12).
         """
         try:
-            self.num_vfs()
+            self.attribute("sriov_numvfs")
         except OSError as error:
             if error.errno != errno.ENOENT:  # no SR-IOV: nothing that anybody could read too early
                 raise
@@ -76,9 +82,18 @@ class PhysicalFunction(Function):
         self.write_attribute("sriov_drivers_autoprobe", str(int(autoprobe)))
 
     def enable_vfs(self, count: int) -> tuple[VirtualFunction, ...]:
-        """Turn on ``count`` VFs, bound to no driver."""
+        """Turn on ``count`` VFs, bound to no driver.
+
+        Raises:
+            AssertionError: the kernel refused; what it says of it is in its log. That fails the test, because a
+                capability that Linux cannot use is the endpoint's fault. A test of refusals uses ``set_num_vfs``.
+        """
+        self._check_usable()
         self.let_drivers_take_vfs(False)
-        self.set_num_vfs(count)
+        try:
+            self.set_num_vfs(count)
+        except RemoteOSError as refused:
+            raise AssertionError(f"{self}: Linux did not enable {count} VFs: {refused.strerror}") from refused
         return self.vfs()
 
     def disable_vfs(self) -> None:

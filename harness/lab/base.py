@@ -16,16 +16,16 @@ class Endpoint(Protocol):
     """The device under test, as something that can be put in and taken out of its slot."""
 
     def plug(self) -> PhysicalFunction:
-        """Put it in, and wait until the host has found it."""
+        """Put it in, and wait until the host has found it; AssertionError when it does not."""
 
     def unplug(self) -> None:
-        """Take it out, and wait until the host has let go of it."""
+        """Take it out, and wait until the host has let go of it; AssertionError when it does not."""
 
     def request_unplug(self) -> None:
         """Ask for it and do not wait; QmpRefused carries QEMU's words."""
 
     def wait_unplugged(self, *, after: int) -> None:
-        """Until it is out; ``after`` is a mark of QMP's events from before the request."""
+        """Until it is out, or AssertionError; ``after`` is a mark of QMP's events from before the request."""
 
     def present(self) -> bool:
         """Whether the host shows it."""

@@ -7,15 +7,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import HarnessError, UsageError
+from harness.agent.channel import again
+from harness.errors import DeadlineExceeded, HarnessError, HostLacks, UsageError
 from harness.host import Function, Host, PhysicalFunction
+from harness.lab.defects import refuse_vf_bars_out_of_reach
 from harness.lab.stack import Chosen, Progress
 from harness.pci.address import Bdf
 from harness.pci.layout import SLOT_CONTROL
 from harness.profiles import Emulation, Profile
 from harness.vm.cache import Cache
+from harness.vm.qmp import QmpRefused
 from harness.vm.spec import Hotplug, MachineSpec, root_port_address
-from harness.vm.template import Template, template
+from harness.vm.template import Stack, Template, template
 from harness.vm.vm import Vm
 from harness.waiting import wait_until
 
@@ -26,6 +29,7 @@ EVIDENCE_WITHIN_S = 1.0  # a machine that does not answer by then is not asked f
 INDICATOR_ON = 1
 PLUG_WITHIN_S = 30.0
 UNPLUG_WITHIN_S = 30.0  # pciehp alone waits 5 s for a second press of the button
+NO_SUCH_DEVICE = "is not a valid device model name"  # system/qdev-monitor.c, QEMU 11.1
 
 
 class EmulatedEndpoint:
@@ -44,8 +48,12 @@ class EmulatedEndpoint:
     def plug(self) -> PhysicalFunction:
         self.request_plug()
         pf = self.pf
-        self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
+        with self._in_time(f"the host did not find the endpoint's {pf}"):
+            self._vm.agent.wait_for_path(pf.folder, within_s=PLUG_WITHIN_S)
+        with self._in_time(f"no driver took the endpoint's {pf}"):
+            self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
         pf.wait_for_probe()
+        refuse_vf_bars_out_of_reach(self._vm.qemu, pf)
         if self._hotplug == "native":
             self._settle()
         return pf
@@ -62,14 +70,30 @@ class EmulatedEndpoint:
         )
 
     def request_plug(self) -> None:
-        """Ask for it and do not wait; QmpRefused carries QEMU's words."""
+        """Ask for it and do not wait.
+
+        Raises:
+            HostLacks: this QEMU does not have the device.
+            QmpRefused: it does not take it now, in its own words.
+        """
+        driver = self._emulation.driver
         device = {
-            "driver": self._emulation.driver,
+            "driver": driver,
             "id": ENDPOINT_ID,
             "bus": f"port{PORT}",
             **self._emulation.properties,
         }
-        self._vm.qmp.execute("device_add", device)
+        try:
+            self._vm.qmp.execute("device_add", device)
+        except QmpRefused as refused:
+            if NO_SUCH_DEVICE not in refused.description:
+                raise
+            raise HostLacks(
+                f"plug the device {driver}",
+                on=f"QEMU {self._vm.qemu.version_text}, {self._vm.qemu.origin}",
+                got=f"it has none of that name ({refused.description})",
+                fix="use the pinned QEMU (no --qemu), or correct driver in the profile's [emulation]",
+            ) from refused
 
     def unplug(self) -> None:
         mark = self._vm.qmp.events_so_far()
@@ -82,8 +106,19 @@ class EmulatedEndpoint:
 
     def wait_unplugged(self, *, after: int) -> None:
         """Until QEMU says DEVICE_DELETED (since the mark ``after``) and the host shows it no more."""
-        self._vm.qmp.wait_event("DEVICE_DELETED", device=ENDPOINT_ID, within_s=UNPLUG_WITHIN_S, after=after)
-        self._vm.agent.wait_for_path(self.pf.folder, present=False, within_s=PLUG_WITHIN_S)
+        with self._in_time("the host did not let go of the endpoint"):
+            self._vm.qmp.wait_event("DEVICE_DELETED", device=ENDPOINT_ID, within_s=UNPLUG_WITHIN_S, after=after)
+        with self._in_time("the host still shows the endpoint, though QEMU said DEVICE_DELETED"):
+            self._vm.agent.wait_for_path(self.pf.folder, present=False, within_s=PLUG_WITHIN_S)
+
+    @contextmanager
+    def _in_time(self, failure: str) -> Iterator[None]:
+        """A deadline that the endpoint must keep: missed while the host is well, it fails the test with ``failure``."""
+        try:
+            yield
+        except DeadlineExceeded as late:
+            self._vm.agent.call("ping", deadline_s=AGENT_WITHIN_S)  # a silent host is lab trouble, and this says so
+            raise AssertionError(f"{failure} in time ({late.got})") from late
 
     def present(self) -> bool:
         return self.pf.exists()
@@ -104,6 +139,7 @@ class EmulatedMachine:
         self.host = Host(vm.agent)
         self.endpoint = EmulatedEndpoint(vm, self.host, emulation, hotplug)
         self._before: dict[str, bytes] = {}
+        self._silent: HarnessError | None = None
 
     def note_config(self) -> None:
         """Remember config space as it is now, for the evidence."""
@@ -114,7 +150,7 @@ class EmulatedMachine:
         """Config space before and after, by function; what cannot be read any more is missing."""
         after: dict[str, bytes] = {}
         with suppress(HarnessError, OSError):
-            self.vm.agent.call("ping", deadline_s=EVIDENCE_WITHIN_S)
+            self._check_answers()
             pf = self.endpoint.pf
             for function in (pf, *pf.vfs()):
                 after[str(function)] = function.config()
@@ -125,18 +161,21 @@ class EmulatedMachine:
         return self.vm.folder
 
     def evidence(self) -> Mapping[str, str]:
-        sources: dict[str, Callable[[], str]] = {
-            "run.sh": lambda: (self.folder / "run.sh").read_text(),
-            "console.log": self.vm.console.text,
-            "qmp.jsonl": self.vm.qmp.transcript,
-            "qemu.stderr": self.vm.last_words,
-            "dmesg.txt": self._kernel_log,
-        }
-        return {name: _or_why_not(source) for name, source in sources.items()}
+        return {**self.vm.evidence(), "dmesg.txt": _or_why_not(self._kernel_log)}
 
     def _kernel_log(self) -> str:
-        self.vm.agent.call("ping", deadline_s=EVIDENCE_WITHIN_S)
+        self._check_answers()
         return "\n".join(self.host.log.lines())
+
+    def _check_answers(self) -> None:
+        """Raise when the machine answers no more; one that was silent once is not waited for again."""
+        if self._silent is None:
+            try:
+                self.vm.agent.call("ping", deadline_s=EVIDENCE_WITHIN_S)
+            except HarnessError as error:
+                self._silent = error
+        if self._silent is not None:
+            raise again(self._silent)
 
 
 class EmulatedLab:
@@ -155,6 +194,7 @@ class EmulatedLab:
         self._folder = folder
         self._progress = progress
         self._templates: dict[Hotplug, Template] = {}
+        self._failed: dict[Hotplug, HarnessError] = {}
         self._count = 0
 
     def describe(self) -> Mapping[str, str]:
@@ -172,22 +212,35 @@ class EmulatedLab:
         self, name: str, *, hotplug: Hotplug = "acpi", plugged: bool = True, keep: bool = False
     ) -> Iterator[EmulatedMachine]:
         self._count += 1
-        launch = self.template(hotplug).clone(name)
-        with Vm(launch, self._folder / f"{self._count:04d}", keep=keep) as vm:
-            vm.greet(within_s=AGENT_WITHIN_S)
-            machine = EmulatedMachine(vm, self._emulation, hotplug)
-            if plugged:
-                machine.endpoint.plug()
-                machine.note_config()
+        frozen = self.template(hotplug)
+        folder = self._folder / f"{self._count:04d}"
+        with self._cache.in_use(*frozen.files), Vm(frozen.clone(name), folder, keep=keep) as vm:
+            with vm.evidence_for_errors():
+                vm.greet(within_s=AGENT_WITHIN_S)
+                machine = EmulatedMachine(vm, self._emulation, hotplug)
+                if plugged:
+                    machine.endpoint.plug()
+                    machine.note_config()
             yield machine
 
     def template(self, hotplug: Hotplug = "acpi") -> Template:
-        """The frozen machine, booted now if the cache has none."""
+        """The frozen machine, booted now if the cache has none. What failed once fails at once for every later test."""
+        if hotplug in self._failed:
+            raise again(self._failed[hotplug])
         if hotplug not in self._templates:
             spec = replace(MachineSpec(), accelerator=self._chosen.choice.accelerator, hotplug=hotplug)
             folder = self._folder / f"template-{hotplug}"
-            self._templates[hotplug] = template(self._cache, self._chosen.stack, spec, folder, self._progress)
+            try:
+                self._templates[hotplug] = template(self._cache, self.stack, spec, folder, self._progress)
+            except HarnessError as error:
+                self._failed[hotplug] = error
+                raise
         return self._templates[hotplug]
+
+    @property
+    def stack(self) -> Stack:
+        """What its machines are made of."""
+        return self._chosen.stack
 
 
 def _or_why_not(source: Callable[[], str]) -> str:

@@ -9,7 +9,10 @@ from harness.errors import UsageError, unknown_name
 from harness.lab.emulated import EmulatedLab
 from harness.lab.stack import Progress, choose_stack
 from harness.profiles import Profile, load_profile
+from harness.vm.accel import check_request as check_accelerator
 from harness.vm.cache import Cache
+from harness.vm.recipes import kernel_recipe
+from harness.vm.runtime import host_qemu
 
 DEFAULT_LAB = "emulated:igb"
 # Each emulated lab, and the profile of the device that QEMU puts there.
@@ -46,9 +49,25 @@ def profile_of(request: Request) -> Profile:
     return profile
 
 
+def check_request(request: Request) -> Profile:
+    """Everything that can be said of a request before anything is built; the profile that it means.
+
+    Raises:
+        UsageError: an unknown lab, profile, accelerator or kernel, or a QEMU that is none.
+        ProfileError: a mistake in the profile.
+        HostLacks: KVM was asked for by name, and there is none.
+    """
+    profile = profile_of(request)
+    check_accelerator(request.accelerator)
+    kernel_recipe(request.kernel)
+    if request.qemu:
+        host_qemu(Path(request.qemu))
+    return profile
+
+
 def open_lab(request: Request, cache: Cache, folder: Path, progress: Progress) -> EmulatedLab:
     """Everything that the lab needs, built and chosen; no machine runs yet."""
-    profile = profile_of(request)
+    profile = check_request(request)
     chosen = choose_stack(
         cache,
         qemu=request.qemu,

@@ -17,9 +17,16 @@ GIVE_UP_S = 2.0  # twice what the specification lets a function take to become r
 
 
 def reset_many(agent: Agent, function: Function, times: int = RESETS) -> tuple[FlrSample, ...]:
-    """Reset one function again and again; its driver must be away."""
-    offset = function.express().offset
-    return tuple(agent.flr(str(function.bdf), pcie_cap_offset=offset, timeout_s=GIVE_UP_S) for _ in range(times))
+    """Reset one function again and again; its driver must be away.
+
+    Raises:
+        AssertionError: it does not offer FLR (or has no PCI Express capability).
+    """
+    express = function.express()
+    assert express.flr, f"{function} offers no Function Level Reset (Device Capabilities bit 28 is 0)"
+    return tuple(
+        agent.flr(str(function.bdf), pcie_cap_offset=express.offset, timeout_s=GIVE_UP_S) for _ in range(times)
+    )
 
 
 def ready_times_ns(samples: Sequence[FlrSample]) -> list[int]:

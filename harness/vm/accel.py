@@ -36,18 +36,27 @@ def choose(requested: str, cache: Cache, stack: Stack, folder: Path, progress: C
         UsageError: an unknown request.
         HostLacks: KVM was asked for by name and does not work here.
     """
-    if requested not in REQUESTS:
-        raise unknown_name("accelerator", requested, REQUESTS)
+    check_request(requested)
     if requested == "tcg":
         return Choice("tcg", "as asked")
     trouble = _cannot_open() or _kept_probe(cache, stack, folder, progress)
     if not trouble:
         return Choice("kvm", "a probe boot worked")
     if requested == "kvm":
-        raise HostLacks(
-            "use KVM", on=str(KVM), got=trouble, fix="pass --accel=tcg, or leave the choice to --accel=auto"
-        )
+        raise _no_kvm(trouble)
     return Choice("tcg", f"no KVM: {trouble.splitlines()[0]}")
+
+
+def check_request(requested: str) -> None:
+    """What can be said of a request without a probe boot; raises what ``choose`` raises."""
+    if requested not in REQUESTS:
+        raise unknown_name("accelerator", requested, REQUESTS)
+    if requested == "kvm" and (trouble := _cannot_open()):
+        raise _no_kvm(trouble)
+
+
+def _no_kvm(trouble: str) -> HostLacks:
+    return HostLacks("use KVM", on=str(KVM), got=trouble, fix="pass --accel=tcg, or leave the choice to --accel=auto")
 
 
 def _cannot_open() -> str:
@@ -65,7 +74,8 @@ def _kept_probe(cache: Cache, stack: Stack, folder: Path, progress: Callable[[st
 
     def build(_target: Path) -> Mapping[str, str]:
         progress("trying whether KVM can run a kernel")
-        return {"trouble": probe(stack, folder)}
+        with cache.in_use(*stack.files):
+            return {"trouble": probe(stack, folder)}
 
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = hashlib.sha256("\0".join((boot, stack.qemu.key, stack.kernel.key)).encode()).hexdigest()

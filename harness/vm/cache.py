@@ -296,7 +296,7 @@ class Cache:
             error.fix = f"{error.fix}{_kept_log(folder, path)}".lstrip()
             raise
         except OSError as error:
-            raise _explained(error, path.parent, max(needs_bytes, written_bytes(folder))) from error
+            raise _explained(error, path.parent, needs_bytes, written_bytes(folder)) from error
         finally:
             sweep(path)
         beside(path, "failed.log").unlink(missing_ok=True)
@@ -312,21 +312,25 @@ def _kept_log(folder: Path, path: Path) -> str:
     return f"\n    whole log: {log.replace(beside(path, 'failed.log'))}" if log.exists() else ""
 
 
-def _explained(error: OSError, folder: Path, needs_bytes: int) -> HostLacks:
-    """A failure of the file system, in words; ``folder`` unless the error names a place outside it."""
+def _explained(error: OSError, folder: Path, needs_bytes: int, written: int) -> HostLacks:
+    """A failure of the file system, in words; ``folder`` unless the error names a place outside it.
+
+    Args:
+        written: bytes of the failed build, which are free again when somebody reads this.
+    """
     place = Path(error.filename) if error.filename else folder
     place = folder if place.is_relative_to(folder) else existing(place)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(place, needs_bytes)
+        return _disk_full(place, max(needs_bytes, written), written if place == folder else 0)
     return HostLacks("build into the cache", on=str(error.filename or folder), got=error.strerror or str(error))
 
 
-def _disk_full(folder: Path, needs_bytes: int) -> HostLacks:
-    free = shutil.disk_usage(folder).free
+def _disk_full(folder: Path, needs_bytes: int, freed_bytes: int = 0) -> HostLacks:
+    free = shutil.disk_usage(folder).free + freed_bytes
     return HostLacks(
         "build into the cache",
         on=str(folder),
-        got=f"the disk is full: at least {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        got=f"the disk is full: more than {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
         fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where "
         "packages are unpacked) to another disk",
     )

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,15 @@ class Qmp:
         self._listener: asyncio.Task[None] | None = None
         self._connected: Future[None] = self._submit(self._open(connection))
 
+    def greeted(self, *, within_s: float) -> None:
+        """Wait for QEMU's greeting: until then, nothing is known to be at the other end.
+
+        Raises:
+            DeadlineExceeded: it did not come in time.
+            GuestLost: QEMU is gone.
+        """
+        self._wait(self._connected, "QEMU to greet on QMP", within_s, time.monotonic() + within_s)
+
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, within_s: float = 10.0) -> Any:
         """Run one command and give its ``return`` value.
 
@@ -73,10 +82,14 @@ class Qmp:
             GuestLost: QEMU is gone.
         """
         deadline = time.monotonic() + within_s
-        self._wait(self._connected, "QMP greeting", deadline)
+        self._wait(self._connected, "QEMU to greet on QMP", within_s, deadline)
         self._note({"execute": command, **({"arguments": dict(arguments)} if arguments else {})})
         call = self._submit(self._client.execute(command, dict(arguments) if arguments else None))
-        answer = self._wait(call, f"QMP {command}", deadline)
+        try:
+            answer = self._wait(call, f"the answer to QMP {command}", within_s, deadline)
+        except ExecuteError as error:
+            self._note({"error": str(error)})
+            raise QmpRefused(command, str(error)) from None
         self._note({"return": answer})
         return answer
 
@@ -161,25 +174,24 @@ class Qmp:
     def _submit(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def _wait(self, call: Future[Any], what: str, deadline: float) -> Any:
+    def _wait(self, call: Future[Any], what: str, within_s: float, deadline: float) -> Any:
         """The result of ``call``; polls ``_lost`` because a hung QEMU never ends its connection."""
         while True:
             left = deadline - time.monotonic()
             try:
                 return call.result(timeout=max(0.0, min(left, 0.1)))
             except TimeoutError:
+                if self._lost is None and left > 0:
+                    continue
+                if call is not self._connected:
+                    call.cancel()  # its answer may still come; qemu.qmp drops it then
                 if self._lost is not None:
-                    call.cancel()
                     raise self._lost from None
-                if left <= 0:
-                    call.cancel()
-                    raise DeadlineExceeded(f"waited for the answer to {what}", got="QEMU said nothing") from None
-            except ExecuteError as error:
-                self._note({"error": str(error)})
-                raise QmpRefused(what.removeprefix("QMP "), str(error)) from None
-            except (QMPError, OSError, EOFError, asyncio.CancelledError) as error:
-                reason = self._lost or self._why_lost()
-                raise reason from error
+                raise DeadlineExceeded(f"waited {within_s:g} s for {what}", got="QEMU said nothing") from None
+            except ExecuteError:
+                raise
+            except (QMPError, OSError, EOFError, asyncio.CancelledError, CancelledError) as error:
+                raise (self._lost or self._why_lost()) from error
 
     def _note(self, message: Mapping[str, Any]) -> None:
         text = json.dumps({"t": round(time.monotonic(), 4), **message}, default=str)

@@ -38,6 +38,11 @@ class Stack:
     image: Image
     initrd: Path
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """One file at least of everything in the cache that a machine reads while it runs."""
+        return (Path(self.qemu.argv[0]), self.kernel.vmlinuz, self.kernel.modules, self.image.root, self.initrd)
+
     def launch(
         self, spec: MachineSpec, name: str, memory: Memory | None = None, incoming: Path | None = None
     ) -> Launch:
@@ -63,6 +68,11 @@ class Template:
     stack: Stack
     spec: MachineSpec
     entry: Entry
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """As of ``Stack``, with the frozen machine's own."""
+        return (*self.stack.files, self.entry.file("memory"))
 
     def clone(self, name: str) -> Launch:
         """What to start for a fresh copy of it."""
@@ -93,12 +103,21 @@ def template(cache: Cache, stack: Stack, spec: MachineSpec, folder: Path, progre
 
     def build(target: Path) -> Mapping[str, str]:
         progress(f"booting {stack.image.name} once, to freeze it")
-        _freeze(stack, spec, target, folder)
+        with cache.in_use(*stack.files):
+            _freeze(stack, spec, target, folder)
         return {"qemu": stack.qemu.version_text, "kernel": stack.kernel.release}
 
     name = f"{stack.image.name}-{spec.accelerator}-{spec.hotplug}"
     inputs = {"qemu": stack.qemu.key, "kernel": stack.kernel.key, "image": stack.image.key, "spec": repr(spec)}
-    entry = cache.obtain("template", name, template_key(stack, spec), build, inputs=inputs, progress=progress)
+    entry = cache.obtain(
+        "template",
+        name,
+        template_key(stack, spec),
+        build,
+        inputs=inputs,
+        progress=progress,
+        needs_bytes=spec.memory_mib << 20,
+    )
     return Template(stack, spec, entry)
 
 
@@ -119,7 +138,7 @@ def cpu_model() -> str:
 
 def _freeze(stack: Stack, spec: MachineSpec, target: Path, folder: Path) -> None:
     launch = stack.launch(spec, f"template {stack.image.name}", Memory(target / "memory", share=True))
-    with Vm(launch, folder) as vm:
+    with Vm(launch, folder) as vm, vm.evidence_for_errors():
         agent = vm.greet(within_s=BOOT_WITHIN_S)
         agent.run(["modprobe", "-a", *MODULES], deadline_s=60)
         _settle(vm)

@@ -7,8 +7,8 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Self
 
 from harness.agent.channel import Channel
 from harness.agent.client import Agent
-from harness.errors import DeadlineExceeded, GuestLost, HarnessError, LabTrouble
+from harness.errors import DeadlineExceeded, GuestLost, HarnessError, HostLacks, LabTrouble
 from harness.vm.console import Console
 from harness.vm.machine import Qemu
 from harness.vm.process import QemuProcess, exit_in_words
@@ -26,7 +26,9 @@ from harness.vm.spec import Channels
 from harness.waiting import wait_until
 
 LINES = ("qmp", "console", "agent")
-QUIT_WITHIN_S = 2.0
+QEMU_WITHIN_S = 10.0  # to say its first word: it takes a tenth of a second when the computer has nothing else to do
+QUIT_WITHIN_S = 1.0  # then it is killed: nothing of it is worth waiting for
+CONSOLE_WITHIN_S = 1.0  # to read what the console still held when QEMU ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,29 @@ class Vm:
         return self._launch.name
 
     @property
+    def qemu(self) -> Qemu:
+        return self._launch.qemu
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            self._start(stack)
-            self._stack = stack.pop_all()
+        """Start it.
+
+        Raises:
+            HostLacks: its files cannot be written, or it cannot be started.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as stack:
+                self._start(stack)
+                self._stack = stack.pop_all()
+        except OSError as error:
+            if isinstance(error, HarnessError):
+                raise
+            got = f"{error.strerror or error} ({error.filename or self.folder})"
+            raise HostLacks("start the machine", on=self.name, got=got, fix="is the disk of TMPDIR full?") from error
         return self
 
     def __exit__(
@@ -83,8 +100,9 @@ class Vm:
         """Begin a run with the machine's agent: its first answer, with a clock and random numbers of this run.
 
         Raises:
-            GuestLost: no answer in time; the end of the console is in the message.
+            GuestLost: no answer in time, from QEMU or from the agent; the end of the console is in the message.
         """
+        self._hear_qemu(min(within_s, QEMU_WITHIN_S))
         try:
             hello = self._channel.hello(deadline_s=within_s, time_ns=time.time_ns())
         except DeadlineExceeded as error:
@@ -93,9 +111,35 @@ class Vm:
         self.agent = Agent(self._channel, hello)
         return self.agent
 
+    def _hear_qemu(self, within_s: float) -> None:
+        try:
+            self.qmp.greeted(within_s=within_s)
+        except DeadlineExceeded as error:
+            got = f"QEMU runs, but said nothing on QMP within {within_s:g} s"
+            raise GuestLost("start the machine", on=self.name, got=got, fix=self._look()) from error
+
     def leave_up(self) -> None:
         """At the end, let go of the machine instead of ending it; it must have been started with ``keep``."""
         self._leave_up = self._keep
+
+    def evidence(self) -> Mapping[str, str]:
+        """What it has said so far, by file name, and how to start the same machine by hand. Asks the machine nothing."""
+        return {
+            "run.sh": run_script(self._launch),
+            "console.log": self.console.text(),
+            "qmp.jsonl": self.qmp.transcript(),
+            "qemu.stderr": self.last_words(),
+        }
+
+    @contextmanager
+    def evidence_for_errors(self) -> Iterator[None]:
+        """Give our evidence to an error that passes: it will be read when our folder is gone."""
+        try:
+            yield
+        except Exception as error:
+            if not getattr(error, "evidence", None):
+                error.evidence = self.evidence()  # type: ignore[attr-defined]  # of an AssertionError, say
+            raise
 
     def last_words(self) -> str:
         """What QEMU has written to standard error so far, its end."""
@@ -123,13 +167,13 @@ class Vm:
         if self._process.exit_status is None and self._lost is None:
             with suppress(LabTrouble):  # it may end before it answers, or hang: what follows settles both
                 self.qmp.execute("quit", within_s=QUIT_WITHIN_S)
-            self._process.wait(QUIT_WITHIN_S)
+                self._process.wait(QUIT_WITHIN_S)
         self._process.kill()
 
     def _start(self, stack: ExitStack) -> None:
         (self.folder / "run.sh").write_text(run_script(self._launch))
-        ours = self._spawn_listening() if self._keep else self._spawn_connected(stack)
-        self.console = Console(ours["console"], self.folder / "console.log", self._panicked)
+        ours = self._spawn_listening(stack) if self._keep else self._spawn_connected(stack)
+        self.console = Console(ours["console"], self.folder / "console.log", self._panicked, self._why_lost)
         stack.callback(self.console.close)
         self.qmp = Qmp(ours["qmp"], self._why_lost)
         stack.callback(self._end_qmp)
@@ -141,17 +185,16 @@ class Vm:
         pairs = {line: socket.socketpair() for line in LINES}
         theirs = {line: pair[1] for line, pair in pairs.items()}
         try:
-            self._spawn(Channels(*(f"socket,fd={theirs[line].fileno()}" for line in LINES)), theirs.values())
+            self._spawn(stack, Channels(*(f"socket,fd={theirs[line].fileno()}" for line in LINES)), theirs.values())
         finally:
             for end in theirs.values():
                 end.close()  # QEMU's end must be the only one, or its death is no end of file
-        stack.callback(self._process.kill)
         return {line: pair[0] for line, pair in pairs.items()}
 
-    def _spawn_listening(self) -> dict[str, socket.socket]:
+    def _spawn_listening(self, stack: ExitStack) -> dict[str, socket.socket]:
         """Named sockets that QEMU listens on, so that a person can come in after us."""
         paths = {line: self.folder / f"{line}.sock" for line in LINES}
-        self._spawn(Channels(*(f"socket,path={paths[line]},server=on,wait=off" for line in LINES)), ())
+        self._spawn(stack, Channels(*(f"socket,path={paths[line]},server=on,wait=off" for line in LINES)), ())
         return {line: self._reach(path) for line, path in paths.items()}
 
     def _reach(self, path: Path) -> socket.socket:
@@ -164,11 +207,11 @@ class Vm:
                 return None
             return connection
 
-        connection = wait_until(f"QEMU to listen on {path}", reached, within_s=10, alive=self)
+        connection = wait_until(f"QEMU to listen on {path}", reached, within_s=QEMU_WITHIN_S, alive=self)
         assert connection is not None
         return connection
 
-    def _spawn(self, channels: Channels, pass_ends: Iterable[socket.socket]) -> None:
+    def _spawn(self, stack: ExitStack, channels: Channels, pass_ends: Iterable[socket.socket]) -> None:
         self._process = QemuProcess(
             self._launch.argv(channels),
             environment={**os.environ, **dict(self._launch.qemu.environment)},
@@ -177,19 +220,26 @@ class Vm:
             keep=self._keep,
             on_exit=self._exited,
         )
+        stack.callback(self._end_process)
         if (started := ProcessId.of(self._process.pid)) is not None:
             started.write(self.folder / QEMU)
+
+    def _end_process(self) -> None:
+        if not self._leave_up or self._lost is not None:
+            self._process.kill()
 
     def _end_qmp(self) -> None:
         (self.folder / "qmp.jsonl").write_text(self.qmp.transcript())
         self.qmp.close()
 
-    def _exited(self) -> None:
+    def _exited(self, process: QemuProcess) -> None:
         if not self._stopping:
-            self._lose(self._why_lost())
+            self._lose(self._why_ended(process))
 
     def _panicked(self, reason: str) -> None:
-        self._lose(GuestLost("use the machine", on=self.name, got=f"its kernel panicked: {reason}", fix=self._look()))
+        before = self.console.tail(4).splitlines()[:-1]  # an init that gives up says why, and then the kernel panics
+        got = "\n".join([f"its kernel panicked: {reason}", *before])
+        self._lose(GuestLost("use the machine", on=self.name, got=got, fix=self._look()))
 
     def _lose(self, reason: HarnessError) -> None:
         with self._lock:
@@ -202,19 +252,26 @@ class Vm:
 
     def _why_lost(self) -> HarnessError:
         """The reason for an end of file on any line: known already, or QEMU's exit with its last words."""
-        if self._lost is not None:
-            return self._lost
-        if not self._process.wait(QUIT_WITHIN_S):
+        if self._lost is None and not self._process.wait(QUIT_WITHIN_S):
             return GuestLost("use the machine", on=self.name, got="QEMU closed a line but runs on", fix=self._look())
-        status = self._process.exit_status
+        return self._lost or self._why_ended(self._process)
+
+    def _why_ended(self, process: QemuProcess) -> HarnessError:
+        """The guest's last words count for more than QEMU's: with -no-reboot, a panic ends QEMU with status 0."""
+        console: Console | None = getattr(self, "console", None)
+        if console is not None and console.drained(CONSOLE_WITHIN_S) and self._lost is not None:
+            return self._lost
+        status = process.exit_status
         assert status is not None
         got = f"QEMU ended ({exit_in_words(status)})"
-        if words := self._process.last_words():
+        if words := process.last_words():
             got += f", saying:\n{words}"
+        elif console is not None and (words := console.tail(5)):
+            got += f"; the console's last lines:\n{words}"
         return GuestLost("use the machine", on=self.name, got=got, fix=self._look())
 
     def _look(self) -> str:
-        return f"see {self.folder}/console.log and {self.folder}/run.sh"
+        return f"{self.folder}/console.log and run.sh tell more; they are kept with the test's result"
 
 
 def run_script(launch: Launch) -> str:

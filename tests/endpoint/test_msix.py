@@ -25,8 +25,9 @@ def test_vf_capabilities_are_as_promised(pf: PhysicalFunction, profile: Profile,
         check_capability(str(vf), seen, profile.vf.msix)
         if seen is not None:
             sizes = {resource.index: resource.size for resource in vf.resources()}
-            assert seen.table_offset + seen.table_bytes <= sizes.get(seen.table_bar, 0), f"{vf}: table past its BAR"
-            assert seen.pba_offset + seen.pba_bytes <= sizes.get(seen.pba_bar, 0), f"{vf}: PBA past its BAR"
+            table_end, pba_end = seen.table_offset + seen.table_bytes, seen.pba_offset + seen.pba_bytes
+            assert table_end <= sizes.get(seen.table_bar, 0), f"{vf}: MSI-X table ends past BAR {seen.table_bar}"
+            assert pba_end <= sizes.get(seen.pba_bar, 0), f"{vf}: MSI-X PBA ends past BAR {seen.pba_bar}"
 
 
 def test_every_vector_arrives_once_at_its_own_eventfd(quiet_pf: PhysicalFunction, profile: Profile) -> None:
@@ -47,15 +48,16 @@ def test_masked_vectors_stay_pending_and_arrive_after_unmasking(quiet_pf: Physic
     """A masked vector sends nothing and sets its pending bit; unmasked, it sends once and the bit clears (6.1.4)."""
     with open_vectors(quiet_pf, quiet_pf.enable_vfs(1), profile.vf.msix) as (vectors,):
         for vector in range(vectors.count):
-            with step(f"mask vector {vector} and fire it"):
+            label = f"{name_of(vectors)} vector {vector}"
+            with step(f"mask {label} and fire it"):
                 vectors.mask(vector)
-                assert not vectors.fire(vector, expect=0).total, f"vector {vector}: it came though masked"
-                assert vectors.pending(vector), f"vector {vector}: its pending bit is not set"
-            with step(f"unmask vector {vector}"):
+                assert not vectors.fire(vector, expect=0).total, f"{label}: it came though masked"
+                assert vectors.pending(vector), f"{label}: its pending bit is not set, masked and fired"
+            with step(f"unmask {label}"):
                 vectors.unmask(vector)
                 counts = vectors.received(expect=1).counts
-                assert counts == only(vector, vectors.count), f"vector {vector}: events by eventfd after unmasking"
-                assert not vectors.pending(vector), f"vector {vector}: its pending bit is still set"
+                assert counts == only(vector, vectors.count), f"{label}: events by eventfd after unmasking"
+                assert not vectors.pending(vector), f"{label}: its pending bit is still set after it came"
 
 
 def test_other_vectors_arrive_while_one_is_masked(quiet_pf: PhysicalFunction, profile: Profile) -> None:
@@ -65,7 +67,8 @@ def test_other_vectors_arrive_while_one_is_masked(quiet_pf: PhysicalFunction, pr
             vectors.mask(masked)
             for vector in set(range(vectors.count)) - {masked}:
                 counts = vectors.fire(vector).counts
-                assert counts == only(vector, vectors.count), f"vector {vector} while {masked} is masked"
+                label = f"{name_of(vectors)} vector {vector}"
+                assert counts == only(vector, vectors.count), f"{label}: events by eventfd while {masked} is masked"
             vectors.unmask(masked)
 
 
@@ -74,12 +77,14 @@ def test_nothing_arrives_with_msix_off(quiet_pf: PhysicalFunction, profile: Prof
     with open_vectors(quiet_pf, quiet_pf.enable_vfs(1), profile.vf.msix) as (vectors,):
         with step("turn MSI-X off and fire every vector"), vectors.msix_off():
             for vector in range(vectors.count):
-                assert not vectors.fire(vector, expect=0).total, f"vector {vector}: it came though MSI-X is off"
+                label = f"{name_of(vectors)} vector {vector}"
+                assert not vectors.fire(vector, expect=0).total, f"{label}: it came though MSI-X is off"
         with step("turn MSI-X on again"):
             vectors.received()  # what was held back may come now, once; from here on each event counts
             for vector in range(vectors.count):
                 counts = vectors.fire(vector).counts
-                assert counts == only(vector, vectors.count), f"vector {vector} after MSI-X was off"
+                label = f"{name_of(vectors)} vector {vector}"
+                assert counts == only(vector, vectors.count), f"{label}: events by eventfd after MSI-X was off"
 
 
 def check_capability(name: str, seen: Msix | None, promised: MsixPromise | None) -> None:
@@ -87,9 +92,14 @@ def check_capability(name: str, seen: Msix | None, promised: MsixPromise | None)
         assert seen is None, f"{name}: an MSI-X capability that the profile does not promise"
         return
     assert seen is not None, f"{name}: no MSI-X capability"
-    assert seen.vectors == promised.vectors, f"{name}: vectors"
-    assert (seen.table_bar, seen.table_offset) == (promised.table_bar, promised.table_offset), f"{name}: table"
-    assert (seen.pba_bar, seen.pba_offset) == (promised.pba_bar, promised.pba_offset), f"{name}: PBA"
+    assert seen.vectors == promised.vectors, f"{name}: MSI-X vectors"
+    table, pba = place(promised.table_bar, promised.table_offset), place(promised.pba_bar, promised.pba_offset)
+    assert place(seen.table_bar, seen.table_offset) == table, f"{name}: MSI-X table"
+    assert place(seen.pba_bar, seen.pba_offset) == pba, f"{name}: MSI-X PBA"
+
+
+def place(bar: int, offset: int) -> str:
+    return f"BAR {bar} + {offset:#x}"
 
 
 def fire_and_listen_everywhere(vectors: Vectors, vector: int, opened: Sequence[Vectors]) -> list[int]:

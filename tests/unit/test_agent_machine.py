@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from harness.agent.remote import config, files, flr, machine, server
 from harness.agent.remote.calls import Call, Failure
+from harness.agent.remote.link import Link
 from harness.agent.remote.server import IDLE_WORKERS, Run, Server, Watchdog, Workers
 
 READY, GONE = 0x00100000, 0xFFFFFFFF
@@ -197,6 +199,38 @@ def test_a_full_stream_does_not_hold_the_watchdog():
     settle(lambda: calls[0].answered)
     settle(lambda: calls[1].answered)
     full.set()
+
+
+def test_nothing_of_a_run_follows_the_hello_of_the_next():
+    """The first run's frame is encoded and waits for its turn while the second run begins."""
+    sent: list[bytes] = []
+    agent = Server(SimpleNamespace(send=lambda frame, wanted: wanted() and sent.append(frame), lasting=False))
+    first = agent.run
+    agent.link.send = lambda frame, wanted: (
+        setattr(agent, "run", Run(agent, "second")),
+        wanted() and sent.append(frame),
+    )
+    first.emit({"id": 1})
+    assert sent == []
+
+
+def test_a_frame_asks_whether_it_is_wanted_when_it_is_its_turn():
+    ours, theirs = socket.socketpair()
+    link = Link(ours.fileno(), ours.fileno())
+    run = ["first"]
+    blocked = threading.Thread(target=link.send, args=(bytes(1 << 20),))
+    blocked.start()
+    late = threading.Thread(target=link.send, args=(b"late", lambda: run[0] == "first"))
+    late.start()
+    run[0] = "second"
+    left = 1 << 20
+    while left:
+        left -= len(theirs.recv(left))
+    blocked.join(2)
+    late.join(2)
+    ours.close()
+    assert theirs.recv(10) == b""
+    theirs.close()
 
 
 def test_what_is_opened_after_the_end_of_its_run_is_closed_at_once():

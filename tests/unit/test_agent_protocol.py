@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import agent_kit
 import pytest
 
 from harness.agent import frames
+from harness.agent.remote import server
+from harness.agent.remote.link import Link
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +202,27 @@ def test_a_running_number_is_not_given_twice(agent):
     assert "still running" in error_of(agent.answer(2))["message"]
 
 
-def test_too_many_stuck_calls_are_refused(agent, fifo):
-    for number in range(2, 140):
-        agent.send("file.wait", number, path="/nowhere", deadline_s=2)
-    refused = agent.receive()
-    assert "running or stuck already" in error_of(refused[0])["message"]
+def test_too_many_calls_at_once_are_refused_and_a_new_run_is_not_held_by_them(agent):
+    for number in range(2, 70):
+        agent.send("file.wait", number, path="/nowhere", deadline_s=4)
+    refused = agent.answer(66)  # hello is no longer one of the 64
+    assert "64 calls are running" in error_of(refused)["message"]
+    agent.hello(token="next")
+    agent.send("ping", 2)
+    assert "ok" in agent.answer(2)
+
+
+def test_too_many_stuck_threads_are_refused(agent, monkeypatch):
+    monkeypatch.setattr(server, "MOST_THREADS", threading.active_count())
+    ours, theirs = socket.socketpair()
+    crowded = server.Server(Link(theirs.fileno(), theirs.fileno()))
+    crowded.run.token = "t"
+    crowded._accept({"id": 1, "verb": "ping"}, b"")
+    splitter = frames.Splitter(resync=False)
+    splitter.feed(ours.recv(1 << 16))
+    assert "are stuck, already" in error_of(splitter.next()[0])["message"]
+    ours.close()
+    theirs.close()
 
 
 def test_the_deadline_kills_the_whole_process_group(agent):

@@ -12,7 +12,7 @@ from harness.vm.machine import Image, Kernel, Qemu
 from harness.vm.spec import Channels, MachineSpec, Memory, qemu_argv, root_port_address
 
 GOLDEN = Path(__file__).parent / "golden"
-QEMU = Qemu(("/qemu/ld.so", "/qemu/qemu"), version=(11, 1, 3), origin="pinned", key="q", data_dirs=(Path("/qemu/share"),))
+QEMU = Qemu(("/qemu/ld.so", "/qemu/qemu"), (11, 1, 3), origin="pinned", key="q", data_dirs=(Path("/qemu/share"),))
 KERNEL = Kernel("stock", "6.12.0", Path("/k/vmlinuz"), Path("/k/initramfs"), Path("/k/modules"), key="k")
 IMAGE = Image("guest", Path("/i/root"), key="i")
 CHANNELS = Channels("socket,fd=3", "socket,fd=4", "socket,fd=5")

@@ -6,6 +6,10 @@ import os
 import select
 import threading
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 READ_BYTES = 1 << 18
 WRITE_BYTES = 1 << 16
 HUNG_UP_LOOK_S = 0.5  # only a fallback: the kernel wakes us when the other side comes back
@@ -50,9 +54,14 @@ class Link:
                 return b""
             self._epoll.poll(HUNG_UP_LOOK_S)
 
-    def send(self, data: bytes) -> bool:
-        """Write a whole frame; False (and the rest dropped) when the other side has gone."""
+    def send(self, data: bytes, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Write a whole frame; False (and the rest dropped) when the other side has gone.
+
+        ``wanted`` is asked when it is this frame's turn, so that what it depends on cannot change between two frames.
+        """
         with self._write_lock:
+            if not wanted():
+                return False
             rest = memoryview(data)
             while rest:
                 try:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 IDLE_LOOK_S = 0.1  # how long half a frame may lie still before we look whether a new harness has begun inside it
 REACTION_S = 0.05  # what a verb gets to end by itself before the watchdog answers for it
-MOST_THREADS = 128
+MOST_CALLS = 64  # of one run at a time
+MOST_THREADS = 512  # with those that earlier runs and deadlines have left stuck in the kernel
 IDLE_WORKERS = 4
 LAST_WAIT_S = (
     5.0  # for open devices to close when the other side is gone; one that hangs in the kernel must not hold us
@@ -49,8 +50,11 @@ class Run:
 
     def emit(self, message: dict[str, Any], body: bytes = b"") -> None:
         """Send a frame of this run, unless the run is over."""
-        if self.server.run is self:
-            self.server.link.send(frames.encode(message, body))
+        self.send(frames.encode(message, body))
+
+    def send(self, frame: bytes) -> None:
+        """The same with an encoded frame. Nothing of this run follows the answer to the next run's hello: see Link."""
+        self.server.link.send(frame, lambda: self.server.run is self)
 
     def keep(self, thing: Any, close: Callable[[], None]) -> int:
         """Keep an open thing until it is released or the run ends; its handle. Too late, it is closed at once."""
@@ -147,8 +151,8 @@ class Server:
             self._refuse(call, "the first call must be 'hello' with a token")
         elif number in self.run.calls:
             self._refuse(call, f"call {number} is still running")
-        elif threading.active_count() >= MOST_THREADS:
-            self._refuse(call, f"{MOST_THREADS} calls are running or stuck already")
+        elif len(self.run.calls) >= MOST_CALLS or threading.active_count() >= MOST_THREADS:
+            self._refuse(call, f"{MOST_CALLS} calls are running, or {MOST_THREADS} are stuck, already")
         else:
             self.run.calls[number] = call
             self._watchdog.watch(call)
@@ -176,8 +180,8 @@ class Server:
             _fail(call, _failure(call, error))
             return
         self._done(call)
-        if call.claim_answer() and self.run is call.run:
-            self.link.send(answer)
+        if call.claim_answer():
+            call.run.send(answer)
         if call.after is not None:
             call.after()
 
