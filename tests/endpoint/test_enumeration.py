@@ -112,8 +112,8 @@ def test_a_change_without_disabling_is_refused(pf: PhysicalFunction) -> None:
     """From one number to another without 0 between: EBUSY, and the VFs stay."""
     before = pf.enable_vfs(1)
     with step("ask for 2 VFs while 1 is on"):
-        assert answer_to(pf, 2) == "EBUSY", f"{pf}: 2 VFs were asked for while 1 was on"
-    assert [vf.bdf for vf in pf.vfs()] == [vf.bdf for vf in before], f"{pf}: VFs after the refusal"
+        assert answer_to(pf, 2) == "EBUSY", f"{quiet_pf}: 2 VFs were asked for while 1 was on"
+    assert [vf.bdf for vf in pf.vfs()] == [vf.bdf for vf in before], f"{quiet_pf}: VFs after the refusal"
 
 
 def test_disable_removes_every_vf(host: Host, quiet_pf: PhysicalFunction, num_vfs: int) -> None:
@@ -122,11 +122,11 @@ def test_disable_removes_every_vf(host: Host, quiet_pf: PhysicalFunction, num_vf
     vfs = quiet_pf.enable_vfs(num_vfs)
     with step("disable VFs"):
         quiet_pf.disable_vfs()
-    assert [vf.bdf for vf in quiet_pf.vfs()] == [], f"{pf}: VFs that it still lists"
+    assert [vf.bdf for vf in quiet_pf.vfs()] == [], f"{quiet_pf}: VFs that it still lists"
     assert set(host.functions()) == before, "functions on the host"
     assert not [vf.bdf for vf in vfs if vf.exists()], "VFs that are still on the host"
     seen = quiet_pf.sriov()
-    assert (seen.num_vfs, seen.vf_enable, seen.vf_mse) == (0, False, False), f"{pf}: NumVFs, VF Enable, VF MSE"
+    assert (seen.num_vfs, seen.vf_enable, seen.vf_mse) == (0, False, False), f"{quiet_pf}: NumVFs, VF Enable, VF MSE"
 
 
 def test_ten_cycles_leave_nothing_behind(host: Host, quiet_pf: PhysicalFunction) -> None:
@@ -136,11 +136,11 @@ def test_ten_cycles_leave_nothing_behind(host: Host, quiet_pf: PhysicalFunction)
     for cycle in range(1, CYCLES + 1):
         with step(f"cycle {cycle}"):
             vfs = quiet_pf.enable_vfs(quiet_pf.most_vfs())
-            assert len(vfs) == quiet_pf.most_vfs(), f"{pf}: VFs in cycle {cycle}"
+            assert len(vfs) == quiet_pf.most_vfs(), f"{quiet_pf}: VFs in cycle {cycle}"
             quiet_pf.disable_vfs()
             assert host.functions() == functions, f"functions on the host after cycle {cycle}"
     assert host.iommu_groups() == groups, "IOMMU groups"
-    assert not changes(config, quiet_pf.config()), f"config space of {pf}"
+    assert not changes(config, quiet_pf.config()), f"config space of {quiet_pf}"
     assert not log.trouble(), "the kernel's log"
 
 
