@@ -112,8 +112,8 @@ def test_a_change_without_disabling_is_refused(pf: PhysicalFunction) -> None:
     """From one number to another without 0 between: EBUSY, and the VFs stay."""
     before = pf.enable_vfs(1)
     with step("ask for 2 VFs while 1 is on"):
-        assert answer_to(pf, 2) == "EBUSY", f"{quiet_pf}: 2 VFs were asked for while 1 was on"
-    assert [vf.bdf for vf in pf.vfs()] == [vf.bdf for vf in before], f"{quiet_pf}: VFs after the refusal"
+        assert answer_to(pf, 2) == "EBUSY", f"{pf}: 2 VFs were asked for while 1 was on"
+    assert [vf.bdf for vf in pf.vfs()] == [vf.bdf for vf in before], f"{pf}: VFs after the refusal"
 
 
 def test_disable_removes_every_vf(host: Host, quiet_pf: PhysicalFunction, num_vfs: int) -> None:
