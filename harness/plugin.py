@@ -17,13 +17,15 @@ from harness.lab.emulated import EmulatedLab, EmulatedMachine
 from harness.lab.header import describe
 from harness.lab.keeper import Keeper, how_to_get_in
 from harness.lab.memory import check_workers
-from harness.lab.registry import profile_of
+from harness.lab.registry import check_request
 from harness.profiles import Profile
 from harness.report.allure import write_session_files
 from harness.report.collect import Collected, properties
 from harness.report.evidence import attach_config, attach_texts, folder_for
+from harness.report.failure import in_words
 from harness.report.steps import Recording, recording, steps_text
 from harness.vm.cache import Cache
+from harness.vm.dying import die_with_parent
 from harness.vm.rundir import RunFolder
 from harness.vm.spec import Hotplug, MachineSpec
 
@@ -66,8 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
         qemu=config.getoption("--qemu"),
         kernel=config.getoption("--kernel"),
     )
+    if hasattr(config, "workerinput"):
+        die_with_parent()
     try:
-        config.stash[PROFILE] = profile_of(request)
+        config.stash[PROFILE] = check_request(request)
         check_workers(len(getattr(config.option, "tx", None) or []), MachineSpec().memory_mib)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
@@ -78,7 +82,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return [f"{name}: {value}" for name, value in describe(config.stash[REQUEST], Cache.default().root).items()]
+    try:
+        return [f"{name}: {value}" for name, value in describe(config.stash[REQUEST], Cache.default().root).items()]
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -168,6 +175,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     recorded = item.stash[RECORDING]
+    if call.excinfo:
+        attach_texts(getattr(call.excinfo.value, "evidence", {}))
+        if isinstance(call.excinfo.value, HarnessError) and not item.config.getoption("fulltrace"):
+            report.longrepr = in_words(call.excinfo, item.config.rootpath)
     if report.failed:
         item.stash[FAILED] = True
         report.sections.append(("steps", steps_text(recorded.steps)))

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import ProfileError
 
 SIZE_LIMIT_BYTES = 1 << 20
 HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\-\" ]+?)\s*\]\]?\s*(?:#.*)?$")
 KEY = re.compile(r"\s*([A-Za-z0-9_\-]+|\"[^\"]+\")\s*(?:\.\s*[A-Za-z0-9_.\-]+\s*)?=")
+
+KINDS = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
 
 Place = tuple[str | int, ...]
 
@@ -38,11 +41,13 @@ def load(path: Path, model: type[Model]) -> Model:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"read {path}", got=f"not TOML: {error}") from None
+    except RecursionError:
+        raise ProfileError(f"read {path}", got="not TOML that anybody would write: nested too deep") from None
     try:
         return model.model_validate(_frozen(data))
     except ValidationError as error:
         lines = line_numbers(text)
-        mistakes = [_mistake(path, lines, tuple(one["loc"]), one["msg"], one["type"]) for one in error.errors()]
+        mistakes = [_mistake(path, lines, one) for one in error.errors()]
         raise ProfileError(f"read {path}", got="\n  ".join(["", *mistakes])) from None
 
 
@@ -55,6 +60,8 @@ def _frozen(value: Any) -> Any:
 
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise ProfileError(f"read {path}", got="not a file")
         if path.stat().st_size > SIZE_LIMIT_BYTES:
             raise ProfileError(f"read {path}", got=f"larger than {SIZE_LIMIT_BYTES} bytes, so not one of our files")
         return path.read_text(encoding="utf-8")
@@ -64,9 +71,12 @@ def _read(path: Path) -> str:
         raise ProfileError(f"read {path}", got="not UTF-8 text") from None
 
 
-def _mistake(path: Path, lines: dict[Place, int], place: Place, message: str, kind: str) -> str:
+def _mistake(path: Path, lines: dict[Place, int], error: ErrorDetails) -> str:
+    place = tuple(error["loc"])
     key = ".".join(f"[{part}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
-    what = {"extra_forbidden": "unknown key", "missing": "this key is missing"}.get(kind, message)
+    given = error["input"]
+    shown = "" if isinstance(given, (dict, tuple)) else f" (it is {given!r:.60})"
+    what = KINDS.get(error["type"]) or error["msg"].removeprefix("Value error, ") + shown
     known = place
     while known and known not in lines:
         known = known[:-1]

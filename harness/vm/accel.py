@@ -95,11 +95,17 @@ def probe(stack: Stack, folder: Path) -> str:
     return ""
 
 
+def _stopped(words: str) -> str:
+    """What QEMU said, without its dump of registers."""
+    said = [line for line in words.splitlines() if "=" not in line and not line.startswith("extra data")]
+    return f"QEMU stopped the kernel with an internal error ({'; '.join(said)[:300] or 'and said nothing'})"
+
+
 def _spoke(vm: Vm, token: str) -> bool:
     if f"SRIOV-PROBE {token}" in vm.console.text():
         return True
     vm.check_alive()
     status = vm.qmp.execute("query-status", within_s=2)["status"]
     if status == "internal-error":
-        raise LabTrouble("run a kernel under KVM", got=f"QEMU stopped it with an internal error\n{vm.last_words()}")
+        raise LabTrouble("run a kernel under KVM", got=_stopped(vm.last_words()))
     return False

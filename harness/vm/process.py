@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import HostLacks
@@ -80,9 +81,10 @@ class QemuProcess:
         return True
 
     def kill(self) -> None:
-        """End it now; returns when it is gone."""
+        """End it now, with whatever it has started; returns when it is gone."""
         if self._process.poll() is None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session, so a group, of its own
         self._process.wait()
         if self._watcher is not threading.current_thread():
             self._watcher.join()

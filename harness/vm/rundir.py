@@ -16,9 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from harness.errors import HostLacks
+
 OWNER = "owner"
 KEPT = "kept"
 QEMU = "qemu.pid"
+OTHER = "set TMPDIR to a folder of yours, on a disk with room"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,17 @@ class RunFolder:
 
     def __init__(self) -> None:
         runs = runs_folder()
-        runs.mkdir(mode=0o700, exist_ok=True)
-        if runs.stat().st_uid != os.getuid():
-            raise PermissionError(f"{runs} belongs to somebody else")
-        sweep(runs)
-        self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
-        me = ProcessId.of(os.getpid())
-        assert me is not None
-        me.write(self.path / OWNER)
+        try:
+            runs.mkdir(mode=0o700, exist_ok=True)
+            if runs.stat().st_uid != os.getuid():
+                raise HostLacks("make a folder for this run", on=str(runs), got="it belongs to somebody else", fix=OTHER)
+            sweep(runs)
+            self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
+            me = ProcessId.of(os.getpid())
+            assert me is not None
+            me.write(self.path / OWNER)
+        except OSError as error:
+            raise HostLacks("make a folder for this run", on=str(runs), got=str(error.strerror), fix=OTHER) from error
 
     def __enter__(self) -> Self:
         return self

@@ -6,8 +6,11 @@ Never frozen: a machine with VFs on (igb loses them silently, 11.1.3), with a vf
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from harness.waiting import wait_until
 
 BOOT_WITHIN_S = 120.0
 SAVE_WITHIN_S = 60.0
+FULL_BYTES = 1 << 20  # less than this is left of a disk that is full
 FORMAT = "1"  # counts up when the way of freezing changes
 # Loaded before the machine is frozen, so that no clone spends time on it.
 MODULES = ("igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "pci-pf-stub", "nvme", "virtio_net", "msr")
@@ -137,6 +141,16 @@ def cpu_model() -> str:
 
 
 def _freeze(stack: Stack, spec: MachineSpec, target: Path, folder: Path) -> None:
+    """Boot, and put memory and state into ``target``; OSError when the disk is full."""
+    try:
+        _boot_and_save(stack, spec, target, folder)
+    except LabTrouble as trouble:
+        if shutil.disk_usage(target).free < FULL_BYTES:  # QEMU dies of SIGBUS then: RAM is a file without room to grow
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target / "memory")) from trouble
+        raise
+
+
+def _boot_and_save(stack: Stack, spec: MachineSpec, target: Path, folder: Path) -> None:
     launch = stack.launch(spec, f"template {stack.image.name}", Memory(target / "memory", share=True))
     with Vm(launch, folder) as vm, vm.evidence_for_errors():
         agent = vm.greet(within_s=BOOT_WITHIN_S)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import pytest
 
@@ -22,7 +20,7 @@ class Mutant:
     Attributes:
         name: short, for the command line and the test's ID.
         defect: what it makes wrong, in the endpoint's words.
-        fails: what must fail, as patterns of "test_flr.py::test_…[param]", and the text or texts of that failure.
+        fails: what must fail, as "test_flr.py::test_…[param]", and the text or texts of that failure.
         taps: what makes it so; each is put in place for one test and taken out after it.
         promise: what the profile promises instead, for a defect that is easier told that way round.
     """
@@ -33,16 +31,14 @@ class Mutant:
     taps: tuple[Tap, ...] = ()
     promise: Callable[[Profile], Profile] | None = None
 
+    def names(self, function: str) -> bool:
+        """Whether it names "test_flr.py::test_…", with whatever parameters."""
+        return any(pattern.partition("[")[0] == function for pattern in self.fails)
+
     def texts_for(self, test: str) -> tuple[str, ...]:
         """The texts that the failure of this test must have; none when the mutant does not name it."""
-        found = next((texts for pattern, texts in self.fails.items() if matches(test, pattern)), ())
+        found = self.fails.get(test, ())
         return (found,) if isinstance(found, str) else found
-
-
-def matches(test: str, pattern: str) -> bool:
-    """Whether "test_x.py::test_y[1-vfs]" is meant: ``*`` is any text, brackets are plain, no brackets is any."""
-    escaped = re.sub(r"([\[?])", r"[\1]", pattern)
-    return fnmatchcase(test, escaped) or fnmatchcase(test, escaped + "[[]*")
 
 
 def complaint(mutant: Mutant, texts: tuple[str, ...], error: BaseException | None) -> str:

@@ -85,13 +85,13 @@ def on_qmp(change: Callable[[Callable[..., Any], str, dict[str, Any]], Any]) -> 
 
 
 def constant(where: str, value: object) -> Tap:
-    """A constant of the harness ("harness.lab.emulated.UNPLUG_WITHIN_S"), or of the test's module ("CYCLES")."""
+    """A constant of the harness ("harness.lab.emulated.UNPLUG_WITHIN_S"), or of the test's module, if it has it."""
 
     def install(patch: pytest.MonkeyPatch, item: pytest.Item) -> None:
         if "." in where:
             patch.setattr(where, value)
-        else:
-            patch.setattr(item.module, where, value)  # type: ignore[attr-defined]  # every item here is a function
+        elif hasattr(module := item.getparent(pytest.Module).obj, where):
+            patch.setattr(module, where, value)
 
     return install
 

@@ -1,0 +1,288 @@
+"""Mutants for tests/endpoint/test_enumeration.py."""
+
+from __future__ import annotations
+
+import errno
+
+from harness.host.function import DEVICES
+from harness.pci.capabilities import Cap, ExtCap
+from harness.pci.layout import (
+    COMMAND,
+    EXPRESS_CAPABILITIES,
+    FIRST_VF_OFFSET,
+    INITIAL_VFS,
+    NUM_VFS,
+    TOTAL_VFS,
+    VF_BARS,
+    VF_DEVICE_ID,
+    VF_STRIDE,
+)
+from harness.pci.registers import Register
+from harness.profiles import Profile
+from tests.lab.mutants.device import (
+    BUS_MASTER,
+    PF,
+    VF_FILES,
+    device,
+    error_reported_when,
+    ghost_when,
+    lists,
+    no_resource,
+    reads,
+    resource,
+    shows,
+    turns_on,
+    vf,
+    vfs_switched,
+    write,
+)
+from tests.lab.mutants.model import Mutant
+from tests.lab.mutants.taps import after, answered, asked, asked_otherwise, before, constant, refused, since, swallowed
+
+IDS = Register("Vendor ID and Device ID", 0x00, 32)
+QUICK = constant("CYCLES", 1)
+FILE = "test_enumeration.py::"
+
+
+def with_vf_bars_twice_as_large(profile: Profile) -> Profile:
+    bars = tuple(bar.model_copy(update={"size": 2 * bar.size}) for bar in profile.vf.bars)
+    return profile.model_copy(update={"vf": profile.vf.model_copy(update={"bars": bars})})
+
+
+def group_of(function: str) -> str:
+    return f"{DEVICES}/{function}/iommu_group"
+
+
+IDENTITY = (
+    Mutant(
+        "another-device",
+        "the endpoint is a virtio network card, without SR-IOV",
+        {
+            FILE + "test_pf_is_the_promised_device": "Vendor and Device ID in config space",
+            FILE + "test_capability_is_as_promised": f"PF ({PF}) shows no SR-IOV capability",
+            FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "Linux sees no SR-IOV capability",
+            "test_msix.py::test_pf_capability_is_as_promised": "MSI-X vectors",
+            "test_hotplug.py::test_twenty_cycles_leave_nothing_behind[acpi-vfs-off]": "cycle 1: vendor and device",
+        },
+        (device("virtio-net-pci"),),
+    ),
+    Mutant(
+        "another-device-id-in-linux",
+        "Linux takes the PF for device 10cb",
+        {FILE + "test_pf_is_the_promised_device": ("vendor and device as Linux holds them", "8086:10cb")},
+        (shows(f"{DEVICES}/{PF}/device", "0x10cb\n"),),
+    ),
+    Mutant(
+        "vf-shows-its-ids",
+        "VF 1 shows Vendor and Device ID in its own config space",
+        {FILE + "test_vfs_have_the_promised_ids[1-vfs]": ("VF 1", "must read FFFF", "8086:10ca")},
+        (reads(vf(1), IDS, 0x10CA8086),),
+    ),
+    Mutant(
+        "another-vf-device-id-in-linux",
+        "Linux takes VF 1 for device 10cb",
+        {FILE + "test_vfs_have_the_promised_ids[1-vfs]": ("VF 1", "as Linux holds them", "8086:10cb")},
+        (shows(f"{DEVICES}/{vf(1)}/device", "0x10cb\n"),),
+    ),
+    Mutant(
+        "vf-is-a-legacy-endpoint",
+        "VF 1 has another Device/Port Type than the PF",
+        {FILE + "test_vfs_have_the_promised_ids[1-vfs]": ("VF 1", "Device/Port Type")},
+        (reads(vf(1), EXPRESS_CAPABILITIES, lambda old: old | 0x10, Cap.EXPRESS),),
+    ),
+)
+
+CAPABILITY = (
+    *(
+        Mutant(
+            name,
+            f"{register.name} reads {value:#x}",
+            {FILE + "test_capability_is_as_promised": f"PF ({PF}): {register.name}"},
+            (reads(PF, register, value, ExtCap.SRIOV),),
+        )
+        for name, register, value in (
+            ("total-vfs", TOTAL_VFS, 9),
+            ("initial-vfs", INITIAL_VFS, 7),
+            ("first-vf-offset", FIRST_VF_OFFSET, 0x82),
+            ("vf-stride", VF_STRIDE, 1),
+            ("vf-device-id", VF_DEVICE_ID, 0x10CB),
+        )
+    ),
+    Mutant(
+        "driver-gives-fewer",
+        "the PF's driver gives 6 VFs",
+        {FILE + "test_capability_is_as_promised": "sriov_totalvfs"},
+        (shows(f"{DEVICES}/{PF}/sriov_totalvfs", "6\n"),),
+    ),
+)
+
+SWITCHING = (
+    Mutant(
+        "vfs-refused",
+        "Linux cannot enable the VFs",
+        {FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "Linux did not enable 1 VFs: Input/output error"},
+        (refused(vfs_switched("1"), errno.EIO),),
+    ),
+    Mutant(
+        "one-vf-too-many",
+        "2 VFs come up where 1 was asked for",
+        {FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "NumVFs, VF Enable, VF MSE"},
+        (turns_on(lambda count: count + 1),),
+    ),
+    Mutant(
+        "one-vf-too-few",
+        "the last VF does not come up",
+        {
+            FILE + "test_ten_cycles_leave_nothing_behind": "VFs in cycle 1",
+            "test_hotplug.py::test_twenty_cycles_leave_nothing_behind[acpi-vfs-on]": "cycle 1: VFs",
+        },
+        (turns_on(lambda count: count - 1), QUICK, constant("MACHINES", {("acpi", "vfs-on"): 1})),
+    ),
+    Mutant(
+        "linux-counts-another",
+        "Linux says that 2 VFs are on",
+        {FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "sriov_numvfs"},
+        (shows(VF_FILES, "2\n"),),
+    ),
+    Mutant(
+        "ghost-function",
+        "a function that nobody asked for comes up with the VFs, and stays",
+        {
+            FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "functions that are new on the host",
+            FILE + "test_disable_removes_every_vf[1-vfs]": "functions on the host",
+            FILE + "test_ten_cycles_leave_nothing_behind": "functions on the host after cycle 1",
+        },
+        (ghost_when(vfs_switched("[1-9]")), QUICK),
+    ),
+    Mutant(
+        "vf-not-listed",
+        "the PF does not list its last VF",
+        {FILE + "test_exactly_the_vfs_that_were_asked_for[1-vfs]": "functions that the PF lists as its VFs"},
+        (answered(asked("file.glob", pattern="*/virtfn*"), paths=lambda paths: paths[:-1]),),
+    ),
+    Mutant(
+        "one-more-than-the-most",
+        "8 VFs are accepted, though 7 are the most",
+        {FILE + "test_one_more_than_the_most_is_refused": "8 VFs were asked for, and 7 is the most"},
+        (swallowed(vfs_switched("8")),),
+    ),
+    Mutant(
+        "refused-and-yet-on",
+        "8 VFs are refused, and 1 is on",
+        {FILE + "test_one_more_than_the_most_is_refused": "sriov_numvfs after the refusal"},
+        (before(vfs_switched("8"), lambda call: call.agent.write_file(VF_FILES, "1")),),
+    ),
+    Mutant(
+        "a-change-is-accepted",
+        "2 VFs are accepted while 1 is on",
+        {FILE + "test_a_change_without_disabling_is_refused": "2 VFs were asked for while 1 was on"},
+        (swallowed(vfs_switched("2")),),
+    ),
+    Mutant(
+        "a-refused-change-removes-vfs",
+        "a change is refused, and the VFs are gone",
+        {FILE + "test_a_change_without_disabling_is_refused": "VFs after the refusal"},
+        (after(vfs_switched("2"), lambda call: call.agent.write_file(VF_FILES, "0")),),
+    ),
+    Mutant(
+        "vfs-stay",
+        "VFs stay when they are disabled",
+        {
+            FILE + "test_disable_removes_every_vf[1-vfs]": "VFs that it still lists",
+            FILE + "test_ten_cycles_leave_nothing_behind": "functions on the host after cycle 1",
+        },
+        (swallowed(vfs_switched("0")), QUICK),
+    ),
+    Mutant(
+        "num-vfs-stays",
+        "NumVFs reads 1 when VFs are disabled",
+        {FILE + "test_disable_removes_every_vf[1-vfs]": "NumVFs, VF Enable, VF MSE"},
+        (reads(PF, NUM_VFS, 1, ExtCap.SRIOV),),
+    ),
+    Mutant(
+        "an-iommu-group-stays",
+        "an IOMMU group is left behind",
+        {FILE + "test_ten_cycles_leave_nothing_behind": "IOMMU groups"},
+        (lists(since(vfs_switched("0"), asked("file.list", path="/sys/kernel/iommu_groups")), "99"), QUICK),
+    ),
+    Mutant(
+        "disabling-stops-the-pf",
+        "the PF loses Bus Master Enable when its VFs are disabled",
+        {FILE + "test_ten_cycles_leave_nothing_behind": f"config space of PF ({PF})"},
+        (after(vfs_switched("0"), write(PF, COMMAND, lambda old: old & ~BUS_MASTER)), QUICK),
+    ),
+    Mutant(
+        "disabling-breaks-the-link",
+        "the link reports an error when VFs are disabled",
+        {FILE + "test_ten_cycles_leave_nothing_behind": ("the kernel's log", "PCIe Bus Error")},
+        (error_reported_when(vfs_switched("0")), QUICK),
+    ),
+)
+
+BARS = (
+    Mutant(
+        "a-vf-bar-less",
+        "the PF implements VF BAR 0 only",
+        {
+            FILE + "test_vf_bars_are_the_pfs_slices[1-vfs]": "VF BARs that it implements",
+            FILE + "test_aperture_holds_all_vfs": "VF BAR 3: Linux holds no aperture for it",
+        },
+        (no_resource(PF, 10),),
+    ),
+    Mutant(
+        "vf-without-bar-3",
+        "VF 1 has no BAR 3",
+        {FILE + "test_vf_bars_are_the_pfs_slices[1-vfs]": ("VF 1", "its BARs")},
+        (no_resource(vf(1), 3),),
+    ),
+    Mutant(
+        "vf-bars-too-small",
+        "a VF's BARs are half as large as the profile promises",
+        {
+            FILE + "test_vf_bars_are_the_pfs_slices[1-vfs]": ("VF 1", "size of BAR 0"),
+            FILE + "test_aperture_holds_all_vfs": "VF BAR 0: size of the aperture",
+        },
+        promise=with_vf_bars_twice_as_large,
+    ),
+    Mutant(
+        "vfs-share-a-bar",
+        "VF 2's BAR 0 is where VF 1's is",
+        {FILE + "test_vf_bars_are_the_pfs_slices[2-vfs]": ("VF 2", "slice 2 of the aperture")},
+        (resource(vf(2), 0, start=lambda start: start - 0x4000, end=lambda end: end - 0x4000),),
+    ),
+    Mutant(
+        "vf-past-the-aperture",
+        "the aperture of VF BAR 0 ends within VF 1's slice",
+        {FILE + "test_vf_bars_are_the_pfs_slices[1-vfs]": ("VF 1", "BAR 0 ends past the aperture")},
+        (resource(PF, 7, end=lambda end: end - 8 * 0x4000 + 0x1000),),
+    ),
+    Mutant(
+        "vf-bar-loses-its-address",
+        "the register of VF BAR 0 holds another address than was written",
+        {FILE + "test_aperture_holds_all_vfs": "VF BAR 0: address in the register"},
+        (reads(PF, VF_BARS[0], lambda old: old ^ 0x10_0000, ExtCap.SRIOV),),
+    ),
+)
+
+GROUPS = (
+    Mutant(
+        "vfs-share-a-group",
+        "VF 2 is in VF 1's IOMMU group",
+        {FILE + "test_each_vf_has_an_iommu_group_of_its_own[2-vfs]": "VFs share an IOMMU group"},
+        (asked_otherwise(asked("file.link", path=group_of(vf(2))), lambda call: call.but(path=group_of(vf(1)))),),
+    ),
+    Mutant(
+        "vf-without-a-group",
+        "VF 1 is behind no IOMMU",
+        {FILE + "test_each_vf_has_an_iommu_group_of_its_own[1-vfs]": "a VF is in no IOMMU group"},
+        (answered(asked("file.exists", path=group_of(vf(1))), exists=lambda _: False),),
+    ),
+    Mutant(
+        "pf-in-a-vfs-group",
+        "the PF is in VF 1's IOMMU group",
+        {FILE + "test_each_vf_has_an_iommu_group_of_its_own[1-vfs]": ("VF 1", "functions in its IOMMU group", PF)},
+        (lists(asked("file.list", path=group_of(vf(1)) + "/devices"), PF),),
+    ),
+)
+
+MUTANTS = (*IDENTITY, *CAPABILITY, *SWITCHING, *BARS, *GROUPS)
