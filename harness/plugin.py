@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -34,10 +35,12 @@ PROFILE = pytest.StashKey[Profile]()
 KEEPER = pytest.StashKey[Keeper]()
 FAILED = pytest.StashKey[bool]()
 MACHINES = pytest.StashKey[list[EmulatedMachine]]()
+SHOWN = pytest.StashKey[list[EmulatedMachine]]()
 RECORDING = pytest.StashKey[Recording]()
 
 SUMMARY = pytest.StashKey["Summary"]()
 WORKER_KEPT = "sriov_harness_kept"
+STUB = "pci-pf-stub"  # drivers/pci/pci-pf-stub.c, Linux 4.18 and later
 
 Boot = Callable[..., AbstractContextManager[EmulatedMachine]]
 
@@ -45,7 +48,10 @@ Boot = Callable[..., AbstractContextManager[EmulatedMachine]]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sriov-harness", "SR-IOV endpoint tests")
     group.addoption("--lab", default=DEFAULT_LAB, metavar="LAB", help=f"where the endpoint is (default: {DEFAULT_LAB})")
-    group.addoption("--profile", default="", metavar="NAME|FILE", help="what the design promises (default: the lab's)")
+    about = (
+        "what the design promises (default: the lab's); a file with =, or pytest takes it for a test: --profile=FILE"
+    )
+    group.addoption("--profile", default="", metavar="NAME|FILE", help=about)
     group.addoption("--accel", default="auto", metavar="auto|kvm|tcg", help="how QEMU runs (default: what works)")
     group.addoption("--qemu", default="", metavar="PATH", help="a QEMU of this computer instead of the pinned one")
     group.addoption("--kernel", default="stock", metavar="NAME", help="a recipe of kernel-configs/ (default: stock)")
@@ -129,9 +135,11 @@ def boot(request: pytest.FixtureRequest, lab: EmulatedLab) -> Boot:
                 yield machine
             except BaseException:
                 node.stash[FAILED] = True
-                attach_machine(machine)
+                attach_machine(node, machine)
                 raise
             finally:
+                if request.config.getoption("--evidence") == "always":
+                    attach_machine(node, machine)
                 machines.remove(machine)
                 if keep:
                     failed = node.stash.get(FAILED, False)
@@ -161,10 +169,19 @@ def pf(machine: EmulatedMachine) -> PhysicalFunction:
     return machine.endpoint.pf
 
 
+@pytest.fixture
+def quiet_pf(pf: PhysicalFunction) -> PhysicalFunction:
+    """The PF with a driver that only enables VFs, so that nothing but the test touches the device."""
+    pf.bind(STUB)
+    return pf
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     claim = getattr(item, "function", item).__doc__ or ""
-    with recording(folder_for(item.nodeid, build_folder(item.config)), claim) as recorded:
+    evidence = folder_for(item.nodeid, build_folder(item.config))
+    shutil.rmtree(evidence, ignore_errors=True)  # an earlier run's
+    with recording(evidence, claim) as recorded:
         item.stash[RECORDING] = recorded
         return (yield)
 
@@ -184,15 +201,21 @@ def pytest_runtest_makereport(
         report.sections.append(("steps", steps_text(recorded.steps)))
     if report.when == "call" and (report.failed or item.config.getoption("--evidence") == "always"):
         for machine in item.stash.get(MACHINES, []):
-            attach_machine(machine)
+            attach_machine(item, machine)
     if "lab" in getattr(item, "fixturenames", ()) and (report.when == "call" or not report.passed):
-        error = call.excinfo.value if call.excinfo else None
-        report.user_properties += properties(error, call.excinfo.exconly() if call.excinfo else "", recorded)
+        error, message = (call.excinfo.value, call.excinfo.exconly()) if call.excinfo else (None, "")
+        if reason := getattr(report, "wasxfail", ""):
+            error, message = pytest.skip.Exception(reason), f"Skipped: {reason}"
+        report.user_properties += properties(error, message, recorded)
     return report
 
 
-def attach_machine(machine: EmulatedMachine) -> None:
-    """Everything that a machine can tell, with the result of the test."""
+def attach_machine(item: pytest.Item, machine: EmulatedMachine) -> None:
+    """Everything that a machine can tell, with the result of the test; once."""
+    shown = item.stash.setdefault(SHOWN, [])
+    if machine in shown:
+        return
+    shown.append(machine)
     attach_texts(machine.evidence())
     for title, (before, after) in machine.config_spaces().items():
         attach_config(title, before, after)

@@ -15,10 +15,11 @@ from pathlib import Path
 from harness.errors import LabTrouble
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet has it
+QUIET_S = 2.0  # after the end of input (a pipe), until the machine has said nothing for so long
 
 
 def attach(path: Path) -> None:
-    """Until Ctrl-], the end of standard input, or the end of the machine.
+    """Until Ctrl-], the end of the machine, or, after the end of standard input, until the machine is quiet.
 
     Raises:
         LabTrouble: nothing listens at ``path``.
@@ -40,13 +41,20 @@ def _copy(line: socket.socket, keyboard: int, screen: int) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(line, selectors.EVENT_READ)
         selector.register(keyboard, selectors.EVENT_READ)
+        patience_s: float | None = None
         while True:
-            for key, _ in selector.select():
+            ready = selector.select(patience_s)
+            if not ready:
+                return
+            for key, _ in ready:
                 if key.fileobj is line:
                     if not (said := line.recv(65536)):
                         return
                     os.write(screen, said)
-                elif not (typed := os.read(keyboard, 4096)) or LEAVE in typed:
+                elif not (typed := os.read(keyboard, 4096)):
+                    selector.unregister(keyboard)
+                    patience_s = QUIET_S
+                elif LEAVE in typed:
                     return
                 else:
                     line.sendall(typed)

@@ -16,7 +16,6 @@ DRIVERS = "/sys/bus/pci/drivers"
 CONFIG_BYTES = 4096
 DRIVER_WITHIN_S = 20.0
 
-IORESOURCE_MEM = 0x200
 IORESOURCE_PREFETCH = 0x2000
 IORESOURCE_MEM_64 = 0x100000
 FIRST_VF_BAR_RESOURCE = 7  # with CONFIG_PCI_IOV: 0-5 BARs, 6 ROM, 7-12 VF BARs (pci.h, 6.12)
@@ -36,8 +35,13 @@ class Resource:
         return self.end - self.start + 1
 
     @property
-    def is_memory(self) -> bool:
-        return bool(self.flags & IORESOURCE_MEM)
+    def width(self) -> int:
+        """Bits of an address in its BAR: 32 or 64."""
+        return 64 if self.flags & IORESOURCE_MEM_64 else 32
+
+    @property
+    def prefetchable(self) -> bool:
+        return bool(self.flags & IORESOURCE_PREFETCH)
 
 
 class Function:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from harness.errors import UsageError, unknown_name
 from harness.lab.emulated import EmulatedLab
-from harness.lab.stack import Progress, choose_stack
+from harness.lab.stack import Progress, choose_stack, named_qemu
 from harness.profiles import Profile, load_profile
 from harness.vm.accel import check_request as check_accelerator
 from harness.vm.cache import Cache
 from harness.vm.recipes import kernel_recipe
-from harness.vm.runtime import host_qemu
 
 DEFAULT_LAB = "emulated:igb"
 # Each emulated lab, and the profile of the device that QEMU puts there.
@@ -61,7 +60,7 @@ def check_request(request: Request) -> Profile:
     check_accelerator(request.accelerator)
     kernel_recipe(request.kernel)
     if request.qemu:
-        host_qemu(Path(request.qemu))
+        named_qemu(request.qemu)
     return profile
 
 

@@ -10,6 +10,7 @@ from harness.vm.accel import Choice, choose
 from harness.vm.cache import Cache
 from harness.vm.images import image
 from harness.vm.kernels import kernel
+from harness.vm.machine import Qemu
 from harness.vm.runtime import host_qemu, pinned_qemu
 from harness.vm.template import Stack, initrd
 
@@ -25,6 +26,11 @@ class Chosen:
     choice: Choice
 
 
+def named_qemu(name: str) -> Qemu:
+    """A QEMU of this computer: by its path, or by a name that is looked up in PATH."""
+    return host_qemu(Path(name).absolute() if "/" in name else Path(name))
+
+
 def choose_stack(
     cache: Cache, *, qemu: str, accelerator: str, kernel_name: str, folder: Path, progress: Progress
 ) -> Chosen:
@@ -34,7 +40,7 @@ def choose_stack(
         qemu: empty for the pinned one, else the path of the host's own.
         folder: for the files of a probe boot.
     """
-    chosen_qemu = host_qemu(Path(qemu)) if qemu else pinned_qemu(cache, progress)
+    chosen_qemu = named_qemu(qemu) if qemu else pinned_qemu(cache, progress)
     chosen_kernel = kernel(cache, kernel_name, progress)
     chosen_image = image(cache, LAB_IMAGE, progress)
     stack = Stack(chosen_qemu, chosen_kernel, chosen_image, initrd(cache, chosen_kernel, progress))

@@ -78,7 +78,6 @@ class PhysicalPromise(Strict):
     vendor_id: Id16
     device_id: Id16
     driver: str
-    flr: bool = True
     msix: MsixPromise | None = None
 
 
@@ -97,7 +96,6 @@ class VirtualPromise(Strict):
     driver_max: Annotated[int, Field(ge=1, le=0xFFFF)] | None = None
     first_offset: Annotated[int, Field(ge=1, le=0xFFFF)]
     stride: Annotated[int, Field(ge=0, le=0xFFFF)]
-    flr: bool = True
     bars: tuple[Bar, ...]
     msix: MsixPromise | None = None
 
@@ -105,6 +103,13 @@ class VirtualPromise(Strict):
     def _driver_gives_no_more_than_there_are(self) -> Self:
         if self.driver_max is not None and self.driver_max > self.total:
             raise ValueError(f"driver_max {self.driver_max} is more than total {self.total}")
+        return self
+
+    @model_validator(mode="after")
+    def _bars_fit_into_the_registers(self) -> Self:
+        taken = [register for bar in self.bars for register in range(bar.index, bar.index + bar.width // 32)]
+        if len(set(taken)) < len(taken) or max(taken, default=0) > 5:
+            raise ValueError(f"bars need the registers {sorted(taken)}; there are 0 to 5, and each holds one half at most")
         return self
 
     @property

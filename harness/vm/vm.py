@@ -123,7 +123,7 @@ class Vm:
         self._leave_up = self._keep
 
     def evidence(self) -> Mapping[str, str]:
-        """What it has said so far, by file name, and how to start the same machine by hand. Asks the machine nothing."""
+        """What it has said so far, by file name, and how to start it by hand. Asks the machine nothing."""
         return {
             "run.sh": run_script(self._launch),
             "console.log": self.console.text(),

@@ -86,6 +86,8 @@ def test_aperture_holds_all_vfs(pf: PhysicalFunction, profile: Profile) -> None:
         aperture = apertures[bar.index]
         assert f"{aperture.size:#x}" == f"{bar.size * profile.vf.total:#x}", f"{name}: size of the aperture"
         assert f"{registers.get(bar.index, 0):#x}" == f"{aperture.start:#x}", f"{name}: address in the register"
+        assert aperture.width == bar.width, f"{name}: address width in bits"
+        assert aperture.prefetchable == bar.prefetchable, f"{name}: prefetchable"
 
 
 def test_each_vf_has_an_iommu_group_of_its_own(pf: PhysicalFunction, num_vfs: int) -> None:
