@@ -48,9 +48,9 @@ class EmulatedEndpoint:
     def plug(self) -> PhysicalFunction:
         self.request_plug()
         pf = self.pf
-        with self._in_time(f"the host did not find the endpoint's {pf}"):
+        with self._in_time(f"the host did not find the endpoint's {pf}", PLUG_WITHIN_S):
             self._vm.agent.wait_for_path(pf.folder, within_s=PLUG_WITHIN_S)
-        with self._in_time(f"no driver took the endpoint's {pf}"):
+        with self._in_time(f"no driver took the endpoint's {pf}", PLUG_WITHIN_S):
             self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
         pf.wait_for_probe()
         refuse_vf_bars_out_of_reach(self._vm.qemu, pf)
@@ -106,19 +106,19 @@ class EmulatedEndpoint:
 
     def wait_unplugged(self, *, after: int) -> None:
         """Until QEMU says DEVICE_DELETED (since the mark ``after``) and the host shows it no more."""
-        with self._in_time("the host did not let go of the endpoint"):
+        with self._in_time("the host did not let go of the endpoint: no DEVICE_DELETED from QEMU", UNPLUG_WITHIN_S):
             self._vm.qmp.wait_event("DEVICE_DELETED", device=ENDPOINT_ID, within_s=UNPLUG_WITHIN_S, after=after)
-        with self._in_time("the host still shows the endpoint, though QEMU said DEVICE_DELETED"):
+        with self._in_time("QEMU said DEVICE_DELETED, but the host still showed the endpoint", PLUG_WITHIN_S):
             self._vm.agent.wait_for_path(self.pf.folder, present=False, within_s=PLUG_WITHIN_S)
 
     @contextmanager
-    def _in_time(self, failure: str) -> Iterator[None]:
+    def _in_time(self, failure: str, within_s: float) -> Iterator[None]:
         """A deadline that the endpoint must keep: missed while the host is well, it fails the test with ``failure``."""
         try:
             yield
         except DeadlineExceeded as late:
             self._vm.agent.call("ping", deadline_s=AGENT_WITHIN_S)  # a silent host is lab trouble, and this says so
-            raise AssertionError(f"{failure} in time ({late.got})") from late
+            raise AssertionError(f"{failure} within {within_s:g} s (last seen: {late.got})") from late
 
     def present(self) -> bool:
         return self.pf.exists()

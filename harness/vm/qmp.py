@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import time
@@ -19,6 +20,8 @@ from qemu.qmp.qmp_client import ExecuteError
 from harness.errors import DeadlineExceeded, HarnessError, LabTrouble, TransportFailed
 
 TRANSCRIPT_LINES = 5000
+# What goes wrong is told by our errors; without a handler, logging would print it on standard error as well.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class QmpRefused(LabTrouble):
@@ -83,6 +86,8 @@ class Qmp:
         """
         deadline = time.monotonic() + within_s
         self._wait(self._connected, "QEMU to greet on QMP", within_s, deadline)
+        if self._lost is not None:
+            raise self._lost
         self._note({"execute": command, **({"arguments": dict(arguments)} if arguments else {})})
         call = self._submit(self._client.execute(command, dict(arguments) if arguments else None))
         try:
@@ -165,8 +170,10 @@ class Qmp:
 
     async def _disconnect(self) -> None:
         if self._listener is None:  # still connecting, or failed to: qemu.qmp cleans up after itself then
-            for task in asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}:
+            others = asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}
+            for task in others:
                 task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
             return
         self._listener.cancel()
         await self._client.disconnect()

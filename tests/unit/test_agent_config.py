@@ -79,12 +79,12 @@ def test_a_missing_function_is_enoent(agent):
 
 
 def test_a_poll_ends_when_the_register_changes(agent, config):
-    threading.Timer(0.05, put, [config, 0x44, 4, 0x8000_0001]).start()
+    threading.Timer(0.1, put, [config, 0x44, 4, 0x8000_0001]).start()
     seen = agent.config_poll(PF, 0x44, 4, mask=0x8000_0000, value=0x8000_0000, timeout_s=3, keep=5)
     assert seen.matched
     assert (seen.first, seen.last) == (1 << 28, 0x8000_0001)
-    assert 30e6 < seen.elapsed_ns < 500e6
-    assert seen.reads > 100
+    assert 10e6 < seen.elapsed_ns < 2e9
+    assert seen.reads > 50
     assert 0 < seen.longest_gap_ns < seen.elapsed_ns
     assert [value for _, value in seen.samples] == [1 << 28] * 4 + [0x8000_0001]
     assert seen.samples[-1][0] == seen.elapsed_ns
@@ -94,7 +94,7 @@ def test_a_poll_that_times_out_is_a_result(agent, config):
     put(config, COMMAND, 2, 0x0006)
     seen = agent.config_poll(PF, COMMAND, 2, mask=0x4, value=0x4, equal=False, timeout_s=0.03)
     assert (seen.matched, seen.samples) == (False, ())
-    assert 30e6 <= seen.elapsed_ns < 300e6
+    assert 30e6 <= seen.elapsed_ns < 2e9
 
 
 def test_a_poll_with_an_interval_leaves_the_device_alone_in_between(agent):
@@ -135,7 +135,7 @@ def test_a_reset_is_timed_between_two_reads(agent, config):
     seen = agent.flr(PF, pcie_cap_offset=CAP, timeout_s=2, hold_s=0.02)
     function.join()
     assert (seen.ready, seen.all_ones, seen.rrs, seen.relapsed) == (True, True, True, False)
-    assert 60e6 < seen.ready_ns < 400e6
+    assert 60e6 < seen.ready_ns < 1.5e9
     assert 20e6 < seen.not_ready_ns < seen.ready_ns
     assert seen.ready_from_before_write_ns == seen.ready_ns + seen.write_ns > seen.ready_ns
     assert seen.longest_gap_ns >= 20e6, "the hold is a gap of the ruler, and is said"

@@ -67,7 +67,7 @@ def test_sysfs_gets_exactly_the_bytes_by_one_write(agent, tmp_path):
 )
 def test_what_the_kernel_refuses_keeps_its_errno(agent, tmp_path, path, data, code):
     path = path.format(tmp=tmp_path)
-    with pytest.raises(OSError, match=re.escape(path)) as caught:
+    with pytest.raises(OSError, match=re.escape(f"({path})")) as caught:
         agent.write_file(path, data)
     assert caught.value.errno == code
     assert os.strerror(code) in str(caught.value)
@@ -117,7 +117,7 @@ def test_a_path_is_waited_for_until_it_is_there_and_until_it_is_gone(agent, tmp_
         start = time.monotonic()
         timer.start()
         agent.wait_for_path(str(path), within_s=5, present=present)
-        assert 0.045 < time.monotonic() - start < 0.4
+        assert 0.045 < time.monotonic() - start < 2
         timer.join()
 
 

@@ -94,6 +94,14 @@ def test_a_port_that_hangs_up_is_waited_for_without_looping(tmp_path):
     assert busy_s[0] < 0.05, "it looped while nobody was there"
 
 
+def test_a_stream_without_a_reader_drops_what_is_sent():
+    reader, writer = os.pipe()
+    link = Link(os.pipe()[0], writer, lasting=True)
+    os.close(reader)
+    assert link.send(b"x") is False
+    os.close(writer)
+
+
 def test_what_cannot_be_delivered_is_dropped_not_waited_for(tmp_path):
     """The harness was killed while the agent was writing: the frame is dropped and no thread is held."""
     path = tmp_path / "port"

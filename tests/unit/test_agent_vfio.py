@@ -193,8 +193,8 @@ def test_a_late_extra_interrupt_is_seen_in_the_quiet_time(device, vectors):
         threading.Timer(delay, os.eventfd_write, [vectors[1], 1]).start()
     seen = wait(device, timeout_s=3, expect=1, quiet_s=0.15)
     assert (seen["counts"], seen["complete"]) == ([0, 2, 0], True)
-    assert 20e6 < seen["first_ns"][1] < 70e6
-    assert 220e6 < seen["elapsed_ns"] < 1000e6
+    assert 20e6 < seen["first_ns"][1] < 1e9
+    assert 220e6 < seen["elapsed_ns"] < 2e9
 
 
 def test_too_few_interrupts_are_a_result(device, vectors):

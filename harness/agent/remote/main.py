@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, _ignore)
     Server(link, sysfs=sysfs, owned=how == "--port").serve()
     sys.stderr.flush()
-    os._exit(0)  # a call that is stuck in the kernel must not hold us
+    os._exit(0)  # calls may be stuck in the kernel: no clean-up of an interpreter whose threads still run
 
 
 def _options(argv: list[str]) -> dict[str, str]:

@@ -153,6 +153,8 @@ class Server:
             self._refuse(call, f"call {number} is still running")
         elif len(self.run.calls) >= MOST_CALLS or threading.active_count() >= MOST_THREADS:
             self._refuse(call, f"{MOST_CALLS} calls are running, or {MOST_THREADS} are stuck, already")
+        elif verb == "hello" and self.run.before.is_set():
+            self._perform(call)  # nothing to wait for; another thread would be the dearest part of a clone's first answer
         else:
             self.run.calls[number] = call
             self._watchdog.watch(call)
@@ -164,7 +166,10 @@ class Server:
             return  # the call itself will say so, with the token of the run that goes on
         old, self.run = self.run, Run(self, token)
         self.run.before = old.over
-        self._workers.start(old.end)
+        if old.calls or old.closers:
+            self._workers.start(old.end)
+        else:
+            old.end()
 
     def _refuse(self, call: Call, message: str) -> None:
         self._workers.start(lambda: _fail(call, usage(message, call.verb)))

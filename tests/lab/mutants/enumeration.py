@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from harness.host.function import DEVICES
 from harness.pci.capabilities import Cap, ExtCap
@@ -18,7 +19,7 @@ from harness.pci.layout import (
     VF_STRIDE,
 )
 from harness.pci.registers import Register
-from harness.profiles import Profile
+from harness.profiles import Bar, Profile
 from tests.lab.mutants.device import (
     BUS_MASTER,
     PF,
@@ -44,9 +45,14 @@ QUICK = constant("CYCLES", 1)
 FILE = "test_enumeration.py::"
 
 
-def with_vf_bars_twice_as_large(profile: Profile) -> Profile:
-    bars = tuple(bar.model_copy(update={"size": 2 * bar.size}) for bar in profile.vf.bars)
-    return profile.model_copy(update={"vf": profile.vf.model_copy(update={"bars": bars})})
+def with_vf_bars(change: Callable[[Bar], dict[str, object]]) -> Callable[[Profile], Profile]:
+    """A promise of other VF BARs."""
+
+    def promise(profile: Profile) -> Profile:
+        bars = tuple(bar.model_copy(update=change(bar)) for bar in profile.vf.bars)
+        return profile.model_copy(update={"vf": profile.vf.model_copy(update={"bars": bars})})
+
+    return promise
 
 
 def group_of(function: str) -> str:
@@ -206,10 +212,10 @@ SWITCHING = (
         (lists(since(vfs_switched("0"), asked("file.list", path="/sys/kernel/iommu_groups")), "99"), QUICK),
     ),
     Mutant(
-        "disabling-stops-the-pf",
-        "the PF loses Bus Master Enable when its VFs are disabled",
+        "disabling-changes-the-pf",
+        "Bus Master Enable of the PF is another when its VFs are disabled",
         {FILE + "test_ten_cycles_leave_nothing_behind": f"config space of PF ({PF})"},
-        (after(vfs_switched("0"), write(PF, COMMAND, lambda old: old & ~BUS_MASTER)), QUICK),
+        (after(vfs_switched("0"), write(PF, COMMAND, lambda old: old ^ BUS_MASTER)), QUICK),
     ),
     Mutant(
         "disabling-breaks-the-link",
@@ -242,7 +248,19 @@ BARS = (
             FILE + "test_vf_bars_are_the_pfs_slices[1-vfs]": ("VF 1", "size of BAR 0"),
             FILE + "test_aperture_holds_all_vfs": "VF BAR 0: size of the aperture",
         },
-        promise=with_vf_bars_twice_as_large,
+        promise=with_vf_bars(lambda bar: {"size": 2 * bar.size}),
+    ),
+    Mutant(
+        "vf-bars-too-wide",
+        "a VF's BARs have 64 bits where the profile promises 32",
+        {FILE + "test_aperture_holds_all_vfs": "VF BAR 0: address width in bits"},
+        promise=with_vf_bars(lambda _: {"width": 32}),
+    ),
+    Mutant(
+        "vf-bars-prefetchable",
+        "a VF's BARs are prefetchable where the profile promises that they are not",
+        {FILE + "test_aperture_holds_all_vfs": "VF BAR 0: prefetchable"},
+        promise=with_vf_bars(lambda _: {"prefetchable": False}),
     ),
     Mutant(
         "vfs-share-a-bar",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.host.function import DEVICES
 from harness.pci.capabilities import Cap
-from harness.pci.layout import COMMAND, MSIX_CONTROL
+from harness.pci.layout import COMMAND, MSIX_CONTROL, MSIX_ENTRY_BYTES, MSIX_VECTOR_CONTROL
 from harness.pci.registers import Register
 from tests.lab.mutants.device import (
     BUS_MASTER,
@@ -70,6 +72,18 @@ def also_reset(function: str) -> Tap:
     return after(reset_of(vf(1)), act)
 
 
+def unmask(function: str, vector: int) -> Callable[[Call], None]:
+    """Really clear the mask bit of a vector of an igb VF, whose table is in BAR 3."""
+
+    def act(call: Call) -> None:
+        agent, offset = call.agent, vector * MSIX_ENTRY_BYTES + MSIX_VECTOR_CONTROL
+        agent.config_write(function, COMMAND.offset, 2, COMMAND.mask("memory_space"))
+        agent.bar_write(function, 3, offset, 0)
+        agent.config_write(function, COMMAND.offset, 2, 0)
+
+    return act
+
+
 TIME = (
     Mutant(
         "no-flr",
@@ -115,6 +129,7 @@ STATE = (
             FILE + "test_vf_flr_clears_its_state": f"VF 1 ({vf(1)}): Command after FLR",
             FILE + "test_pf_flr_clears_its_state": f"PF ({PF}): Command after FLR",
             FILE + "test_pf_flr_removes_its_vfs": "VF Enable, VF MSE, NumVFs after its FLR",
+            FILE + "test_pf_flr_masks_every_vector": f"PF ({PF}): vectors that are not masked after FLR",
         },
         (swallowed(reset_of(), NOTHING_DONE),),
     ),
@@ -141,6 +156,18 @@ STATE = (
         "VF 3's MSI-X Function Mask is set after an FLR",
         {FILE + "test_vf_flr_clears_its_state": f"VF 3 ({vf(3)}): MSI-X Function Mask after FLR"},
         (after(reset_of(vf(3)), write(vf(3), MSIX_CONTROL, lambda old: old | FUNCTION_MASK, Cap.MSIX)),),
+    ),
+    Mutant(
+        "a-vector-is-unmasked",
+        "VF 3's vector 1 is not masked after an FLR",
+        {FILE + "test_vf_flr_masks_every_vector": (f"VF 3 ({vf(3)}): vectors that are not masked after FLR", "[1]")},
+        (after(reset_of(vf(3)), unmask(vf(3), 1)),),
+    ),
+    Mutant(
+        "masks-do-not-hold",
+        "the mask bits of the PF's MSI-X table cannot be cleared",
+        {FILE + "test_pf_flr_masks_every_vector": (f"PF ({PF}): the mask bit at 0xc of BAR 3", "does not hold 0")},
+        (swallowed(asked("bar.write", bdf=PF)),),
     ),
     Mutant(
         "a-bar-survives",

@@ -115,7 +115,7 @@ MUTANTS = (
     Mutant(
         "endpoint-still-shown",
         "Linux goes on showing the endpoint that is out",
-        {CYCLES + "[acpi-vfs-off]": "the host still shows the endpoint, though QEMU said DEVICE_DELETED"},
+        {CYCLES + "[acpi-vfs-off]": "QEMU said DEVICE_DELETED, but the host still showed the endpoint"},
         (never_leaves(), QUICK),
     ),
     Mutant(

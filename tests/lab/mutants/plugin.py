@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from fnmatch import fnmatchcase
+from textwrap import indent
 
 import pytest
 
 from tests.lab.mutants.model import Mutant, complaint
-from tests.lab.mutants.table import MUTANTS
+from tests.lab.mutants.table import MUTANTS, NOTHING_WRONG
 
 MUTANT = pytest.StashKey[Mutant]()
 TEXTS = pytest.StashKey[tuple[str, ...]]()
-WITNESS = "witness"  # in a report's properties: the failure's first line
+WITNESS = "witness"  # in a report's properties: the failure's text
+TEXT_LIMIT_CHARACTERS = 4000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,8 +60,10 @@ def chosen(config: pytest.Config) -> list[Mutant]:
     """The mutants that were asked for."""
     if not (wanted := config.getoption("--mutants")):
         return []
-    patterns = ["*"] if wanted == "all" else wanted.split(",")
-    found = [mutant for mutant in MUTANTS if any(fnmatchcase(mutant.name, pattern) for pattern in patterns)]
+    if wanted == "all":
+        return list(MUTANTS)
+    known = (*MUTANTS, NOTHING_WRONG)
+    found = [one for one in known if any(fnmatchcase(one.name, pattern) for pattern in wanted.split(","))]
     if not found:
         raise pytest.UsageError(f"no mutant is called {wanted}; there are: {', '.join(one.name for one in MUTANTS)}")
     return found
@@ -103,7 +107,7 @@ def pytest_runtest_makereport(
     if text or call.when == "setup":
         report.outcome, report.longrepr = "failed", text or f"IN THE SET-UP, where no test has a say: {error}"
         return report
-    report.user_properties.append((WITNESS, str(error).partition("\nassert ")[0]))
+    report.user_properties.append((WITNESS, str(error)[:TEXT_LIMIT_CHARACTERS]))
     report.outcome, report.longrepr, report.sections = "passed", None, []
     call.excinfo = None
     return report
@@ -120,6 +124,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("how each mutant was noticed")
         for report in sorted(reports, key=lambda report: report.nodeid):
             text = next(value for name, value in report.user_properties if name == WITNESS)
-            terminalreporter.write_line(
-                f"{report.nodeid.rpartition('/')[2]}\n    {text.replace(chr(10), chr(10) + '    ')}"
-            )
+            shown = text if config.get_verbosity() > 1 else text.partition("\nassert ")[0]
+            terminalreporter.write_line(report.nodeid.rpartition("/")[2] + "\n" + indent(shown, "    "))
