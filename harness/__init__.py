@@ -7,6 +7,7 @@ only, from the bottom of this list up (tests/unit/test_architecture.py says so):
 
 errors      the whole exception tree: who must act, and how
 waiting     wait for a named thing until a deadline
+tomlfile    files of ours, checked on load, with the place of a mistake
 pci         what config space says: addresses, capabilities            pure, standard library
 profiles    what a design promises: TOML files and their loader
 agent       the one program beside the device, and its client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.agent.client import Agent
@@ -150,7 +152,8 @@ class Function:
             AssertionError: there is none. That is the endpoint's fault, so it fails the test.
         """
         config = self.config()
-        found = Express.of(config)
+        with self.within_bounds():
+            found = Express.of(config)
         if found is None:
             raise self.lacks("PCI Express", config, STANDARD_BYTES)
         return found
@@ -161,5 +164,15 @@ class Function:
             return LabTrouble(f"read config space of {self}", got=f"{len(config)} bytes of {needed}")
         return AssertionError(f"{self} shows no {capability} capability")
 
+    @contextmanager
+    def within_bounds(self) -> Iterator[None]:
+        """Around decoding: a capability that runs past the end of config space is the endpoint's fault; it fails the test."""
+        try:
+            yield
+        except IndexError as error:
+            raise AssertionError(f"{self}: {error}") from error
+
     def msix(self) -> Msix | None:
-        return Msix.of(self.config())
+        config = self.config()
+        with self.within_bounds():
+            return Msix.of(config)

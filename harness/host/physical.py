@@ -39,7 +39,8 @@ class PhysicalFunction(Function):
             AssertionError: there is none. That is the endpoint's fault, so it fails the test.
         """
         config = self.config()
-        found = Sriov.of(config)
+        with self.within_bounds():
+            found = Sriov.of(config)
         if found is None:
             # Linux gives 256 bytes of a function that shows no PCI Express capability, however it reads them.
             raise self.lacks("SR-IOV", config, CONFIG_BYTES if find(config, Cap.EXPRESS) else STANDARD_BYTES)

@@ -44,15 +44,8 @@ class State:
     @classmethod
     def of(cls, function: Function) -> State:
         config = function.config()
-        values = [(register, 0, register.read(config, 0)) for register in HEADER]
-        if express := find(config, Cap.EXPRESS):
-            values += [(register, express.offset, register.read(config, express.offset)) for register in EXPRESS]
-        if sriov := find(config, ExtCap.SRIOV):
-            values += [(register, sriov.offset, register.read(config, sriov.offset)) for register in SRIOV]
-        values.append((COMMAND, 0, COMMAND.read(config, 0)))
-        if msix := find(config, Cap.MSIX):
-            values.append((MSIX_CONTROL, msix.offset, MSIX_CONTROL.read(config, msix.offset)))
-        return cls(tuple(values))
+        with function.within_bounds():
+            return cls(tuple(_values(config)))
 
     def write_back(self, function: Function) -> None:
         """Write every register that reads otherwise now."""
@@ -60,3 +53,15 @@ class State:
         for register, base, value in self.values:
             if register.read(now, base) != value:
                 function.write_config(base + register.offset, register.size_bytes, value)
+
+
+def _values(config: bytes) -> list[Value]:
+    values = [(register, 0, register.read(config, 0)) for register in HEADER]
+    if express := find(config, Cap.EXPRESS):
+        values += [(register, express.offset, register.read(config, express.offset)) for register in EXPRESS]
+    if sriov := find(config, ExtCap.SRIOV):
+        values += [(register, sriov.offset, register.read(config, sriov.offset)) for register in SRIOV]
+    values.append((COMMAND, 0, COMMAND.read(config, 0)))
+    if msix := find(config, Cap.MSIX):
+        values.append((MSIX_CONTROL, msix.offset, MSIX_CONTROL.read(config, msix.offset)))
+    return values

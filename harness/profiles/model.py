@@ -133,7 +133,7 @@ class Emulation(Strict):
 class Profile(Strict):
     """One design."""
 
-    name: Annotated[str, Field(pattern=r"[a-z0-9][a-z0-9._-]*")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     title: str
     pf: PhysicalPromise
     vf: VirtualPromise

@@ -7,7 +7,6 @@ never changed. Beside it, with a dot in front: ``….lock`` (who builds), ``….
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,8 @@ from harness.vm.entry import (
     ROLES,
     Entry,
     beside,
-    existing,
+    disk_full,
+    explained,
     make_folder,
     path_beside,
     put,
@@ -281,7 +281,7 @@ class Cache:
         """Build into a folder beside, then put it in place by rename; leave nothing half-built."""
         sweep(path)
         if shutil.disk_usage(path.parent).free < needs_bytes:
-            raise _disk_full(path.parent, needs_bytes)
+            raise disk_full(path.parent, needs_bytes)
         folder = beside(path, f"{os.getpid()}.tmp")
         try:
             folder.mkdir()
@@ -296,7 +296,7 @@ class Cache:
             error.fix = f"{error.fix}{_kept_log(folder, path)}".lstrip()
             raise
         except OSError as error:
-            raise _explained(error, path.parent, needs_bytes, written_bytes(folder)) from error
+            raise explained(error, path.parent, needs_bytes, written_bytes(folder)) from error
         finally:
             sweep(path)
         beside(path, "failed.log").unlink(missing_ok=True)
@@ -310,27 +310,3 @@ class Cache:
 def _kept_log(folder: Path, path: Path) -> str:
     log = folder / BUILD_LOG
     return f"\n    whole log: {log.replace(beside(path, 'failed.log'))}" if log.exists() else ""
-
-
-def _explained(error: OSError, folder: Path, needs_bytes: int, written: int) -> HostLacks:
-    """A failure of the file system, in words; ``folder`` unless the error names a place outside it.
-
-    Args:
-        written: bytes of the failed build, which are free again when somebody reads this.
-    """
-    place = Path(error.filename) if error.filename else folder
-    place = folder if place.is_relative_to(folder) else existing(place)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(place, max(needs_bytes, written), written if place == folder else 0)
-    return HostLacks("build into the cache", on=str(error.filename or folder), got=error.strerror or str(error))
-
-
-def _disk_full(folder: Path, needs_bytes: int, freed_bytes: int = 0) -> HostLacks:
-    free = shutil.disk_usage(folder).free + freed_bytes
-    return HostLacks(
-        "build into the cache",
-        on=str(folder),
-        got=f"the disk is full: more than {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
-        fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where "
-        "packages are unpacked) to another disk",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import CacheDamaged
+from harness.errors import CacheDamaged, HostLacks
 from harness.vm.locks import FileLock, fit_mode
 from harness.vm.manifest import Manifest
 from harness.waiting import wait_until
@@ -138,3 +139,28 @@ def written_bytes(folder: Path) -> int:
 def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
+
+
+def explained(error: OSError, folder: Path, needs_bytes: int, written: int) -> HostLacks:
+    """A failure of the file system, in words; ``folder`` unless the error names a place outside it.
+
+    Args:
+        written: bytes of the failed build, which are free again when somebody reads this.
+    """
+    place = Path(error.filename) if error.filename else folder
+    place = folder if place.is_relative_to(folder) else existing(place)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(place, max(needs_bytes, written), written if place == folder else 0)
+    return HostLacks("build into the cache", on=str(error.filename or folder), got=error.strerror or str(error))
+
+
+def disk_full(folder: Path, needs_bytes: int, freed_bytes: int = 0) -> HostLacks:
+    """There is no room for what a build needs; ``freed_bytes`` of what is taken now will be free again."""
+    free = shutil.disk_usage(folder).free + freed_bytes
+    return HostLacks(
+        "build into the cache",
+        on=str(folder),
+        got=f"the disk is full: more than {needs_bytes / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+        fix="make room (`sriov-harness image clean --outdated`), or set SRIOV_HARNESS_CACHE (and TMPDIR, where "
+        "packages are unpacked) to another disk",
+    )

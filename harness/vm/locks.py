@@ -120,15 +120,11 @@ def _open(path: Path) -> int:
     O_CREAT comes last: in a sticky folder (/tmp) the kernel refuses it on a file of another user (protected_regular).
     """
     while True:
-        for flags in (os.O_RDWR, os.O_RDONLY):
+        with suppress(FileNotFoundError):
             try:
-                return os.open(path, flags | os.O_CLOEXEC)
-            except FileNotFoundError:
-                break
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except PermissionError:
-                continue
-        else:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # raises, with the kernel's reason
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:

@@ -105,6 +105,7 @@ def _wrapper(keep: bool) -> list[str]:
 
 def exit_in_words(status: int) -> str:
     """ "exit status 1", "killed by SIGKILL"."""
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
+    if status >= 0:
+        return f"exit status {status}"
+    named = {number.value: number.name for number in signal.Signals}  # most real-time signals have no name
+    return f"killed by {named.get(-status, f'signal {-status}')}"

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import HarnessError, HostLacks
-
-from .cache import Progress, silent
+from harness.vm.cache import Progress, silent
 
 SILENCE_S = 180.0
 """A build step that says nothing for this long hangs."""

@@ -45,9 +45,7 @@ def unpack(tar: Path, to: Path, wanted: Callable[[str], bool], *, inflate: bool 
 
 
 def _link(at: Path, target: str, folder: str) -> int:
-    if posixpath.normpath(posixpath.join("/", folder, target)) == "/" or target.startswith("/"):
-        return 0
-    if posixpath.normpath(posixpath.join(folder, target)).startswith(".."):
+    if target.startswith("/") or posixpath.normpath(posixpath.join(folder, target)).startswith(".."):
         return 0
     at.parent.mkdir(parents=True, exist_ok=True)
     at.symlink_to(target)

@@ -142,8 +142,10 @@ def test_ten_cycles_leave_nothing_behind(host: Host, quiet_pf: PhysicalFunction)
             quiet_pf.disable_vfs()
             assert host.functions() == functions, f"functions on the host after cycle {cycle}"
     assert host.iommu_groups() == groups, "IOMMU groups"
-    assert not changes(config, quiet_pf.config()), f"config space of {quiet_pf}"
-    assert not log.trouble(), "the kernel's log"
+    changed = changes(config, quiet_pf.config())
+    assert not changed, f"config space of {quiet_pf}"
+    trouble = log.trouble()
+    assert not trouble, "the kernel's log"
 
 
 def answer_to(pf: PhysicalFunction, count: int) -> str:

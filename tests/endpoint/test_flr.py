@@ -125,8 +125,10 @@ def test_the_kernels_own_reset_works(host: Host, quiet_pf: PhysicalFunction, fun
     before, log = target.config(), host.log.mark()
     with step(f"echo 1 > {target.folder}/reset"):
         target.write_attribute("reset", "1")
-    assert not changes(before, target.config()), f"config space of {target} after the reset"
-    assert not log.trouble(), "the kernel's log"
+    changed = changes(before, target.config())
+    assert not changed, f"config space of {target} after the reset"
+    trouble = log.trouble()
+    assert not trouble, "the kernel's log"
     assert [vf.bdf for vf in quiet_pf.vfs()] == [vf.bdf for vf in vfs], f"{quiet_pf}: VFs after the reset"
     silent = [str(vf) for vf in vfs if vf.read_config(COMMAND.offset, 4) == ALL_ONES]
     assert not silent, "VFs that do not answer after the reset"

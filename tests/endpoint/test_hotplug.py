@@ -102,7 +102,8 @@ def test_an_absent_endpoint_cannot_be_unplugged(machine: Machine) -> None:
     """QEMU refuses to take out what is not there, and the host notices nothing."""
     log = machine.host.log.mark()
     assert "not found" in answer_to_unplug(machine.endpoint), "QEMU's answer to an unplug of what is not there"
-    assert not log.trouble(), "the kernel's log"
+    trouble = log.trouble()
+    assert not trouble, "the kernel's log"
 
 
 def cycle(machine: Machine, profile: Profile, times: int, *, with_vfs: bool) -> None:
@@ -118,8 +119,10 @@ def cycle(machine: Machine, profile: Profile, times: int, *, with_vfs: bool) -> 
             assert len(pf.enable_vfs(pf.most_vfs())) == profile.vf.most, f"cycle {number}: VFs of the {pf}"
         endpoint.unplug()
         assert host.functions() == before.functions, f"cycle {number}: functions on the host, after the unplug"
-    assert not before.changes_to(Traces.of(host)), "what the endpoint left behind or took with it"
-    assert not log.trouble(), "the kernel's log"
+    traces = before.changes_to(Traces.of(host))
+    assert not traces, "what the endpoint left behind or took with it"
+    trouble = log.trouble()
+    assert not trouble, "the kernel's log"
 
 
 def change(kind: str, before: Collection[object], now: Collection[object]) -> str:

@@ -93,7 +93,7 @@ class RawAgent:
         assert frame[0]["id"] == number, frame
         return frame[0]
 
-    def silent(self, seconds: float = 0.15) -> bool:
+    def silent(self, seconds: float = 0.1) -> bool:
         """Nothing comes for so long."""
         try:
             return self.receive(seconds) is None

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from harness.errors import DeadlineExceeded, HostLacks, UsageError
 from harness.vm.cache import Cache
+from harness.vm.entry import beside
+from harness.vm.locks import holders
 from harness.waiting import wait_until
 
 KEY = "ab" * 32
@@ -25,6 +28,8 @@ WORKER = f"""
 import sys
 from pathlib import Path
 from harness.vm.cache import Cache
+from harness.vm.entry import beside
+from harness.vm.locks import holders
 from harness.waiting import wait_until
 
 def say(line):
@@ -103,7 +108,12 @@ def test_killed_builder_frees_the_lock_at_once_and_its_leftovers_go(
     first.kill()
     assert left[0].is_dir(), "a process killed by SIGKILL cannot have tidied up"
     cache = Cache(tmp_path / "cache", build_wait_s=0.5)
-    cache.obtain("image", "guest", KEY, lambda _folder: {}, inputs={})
+
+    def build(_folder: Path) -> dict[str, str]:
+        assert not left[0].exists(), "the room that it takes is needed now"
+        return {}
+
+    cache.obtain("image", "guest", KEY, build, inputs={})
     assert not list(tmp_path.glob("cache/image/.*.tmp"))
 
 
@@ -124,8 +134,11 @@ def test_waiting_ends_with_the_name_of_who_builds(tmp_path: Path, start: Callabl
     worker = start()
     assert worker.line() == "building"
     cache = Cache(tmp_path / "cache", build_wait_s=0.1)
+    began, descriptors = time.monotonic(), len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(DeadlineExceeded, match=rf"waited 0.1 s .*still being built by pid {worker.process.pid}, user"):
         cache.obtain("image", "guest", KEY, lambda _folder: {}, inputs={})
+    assert time.monotonic() - began < 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors, "each look at the lock left a descriptor open"
 
 
 def test_entry_that_another_process_uses_is_not_removed_until_that_dies(
@@ -223,7 +236,7 @@ def test_reader_of_a_closed_cache_uses_what_is_there_and_hears_what_is_not(share
     def use() -> None:
         entry = Cache(root).obtain("image", "guest", KEY, lambda _folder: {}, inputs={})
         with entry.in_use():
-            pass
+            assert holders(beside(entry.path, "use")) == f"pid {os.getpid()}", "its owner would not see that we use it"
         with pytest.raises(HostLacks, match="Permission denied"):
             Cache(root).remove(entry)
 

@@ -154,7 +154,8 @@ class Server:
         elif len(self.run.calls) >= MOST_CALLS or threading.active_count() >= MOST_THREADS:
             self._refuse(call, f"{MOST_CALLS} calls are running, or {MOST_THREADS} are stuck, already")
         elif verb == "hello" and self.run.before.is_set():
-            self._perform(call)  # nothing to wait for; another thread would be the dearest part of a clone's first answer
+            # Nothing to wait for, and another thread would be the dearest part of a clone's first answer.
+            self._perform(call)
         else:
             self.run.calls[number] = call
             self._watchdog.watch(call)

@@ -41,6 +41,8 @@ from tests.lab.mutants.model import Mutant
 from tests.lab.mutants.taps import after, answered, asked, asked_otherwise, before, constant, refused, since, swallowed
 
 IDS = Register("Vendor ID and Device ID", 0x00, 32)
+EXTENDED_HEADER = Register("Extended Capability Header", 0x000, 32)
+LAST_DWORD = Register("the last dword", 0xFFC, 32)
 QUICK = constant("CYCLES", 1)
 FILE = "test_enumeration.py::"
 
@@ -113,6 +115,15 @@ CAPABILITY = (
             ("vf-stride", VF_STRIDE, 1),
             ("vf-device-id", VF_DEVICE_ID, 0x10CB),
         )
+    ),
+    Mutant(
+        "sriov-past-the-end",
+        "the SR-IOV capability begins in the last dword of config space",
+        {FILE + "test_capability_is_as_promised": f"PF ({PF}): SR-IOV Control at 0x1004 is past the 4096 bytes"},
+        (
+            reads(PF, LAST_DWORD, ExtCap.SRIOV | 1 << 16),
+            reads(PF, EXTENDED_HEADER, lambda old: old & 0xF_FFFF | LAST_DWORD.offset << 20, ExtCap.ARI),
+        ),
     ),
     Mutant(
         "driver-gives-fewer",

@@ -34,7 +34,7 @@ from tests.lab.mutants.taps import (
 )
 
 FILE = "test_flr.py::"
-LATE_NS = 150_000_000
+LATE_NS = 400_000_000  # more than a busy computer adds by itself
 ENABLE, FUNCTION_MASK = MSIX_CONTROL.mask("enable"), MSIX_CONTROL.mask("function_mask")
 COMMAND_AND_STATUS = Register("Command and Status", 0x04, 32)
 BAR_0 = Register("BAR 0", 0x10, 32)
@@ -59,7 +59,7 @@ def kernel_reset_of(function: str) -> When:
 
 
 def late(when: When) -> Tap:
-    """The function does not answer for 150 ms after its reset."""
+    """The function does not answer for 400 ms after its reset."""
     return asked_otherwise(when, lambda call: call.but(hold_ns=LATE_NS))
 
 
@@ -97,8 +97,8 @@ TIME = (
     ),
     Mutant(
         "pf-is-late-once",
-        "the PF needs 150 ms after one of 20 resets",
-        {FILE + "test_pf_is_ready_in_time": "FLR of PF: 1 of 20 later than 100 ms, worst 15"},
+        "the PF needs 400 ms after its 7th reset",
+        {FILE + "test_pf_is_ready_in_time": ("FLR of PF: ", " of 20 later than 100 ms, worst 4", "over, sample 7)")},
         (late(nth(7, reset_of(PF))),),
     ),
     Mutant(
@@ -109,8 +109,8 @@ TIME = (
     ),
     Mutant(
         "a-vf-is-late-once",
-        "VF 3 needs 150 ms after one of 20 resets",
-        {FILE + "test_every_vf_is_ready_in_time": "FLR of VF 3: 1 of 20 later than 100 ms, worst 15"},
+        "VF 3 needs 400 ms after its last reset",
+        {FILE + "test_every_vf_is_ready_in_time": ("FLR of VF 3: ", " of 20 later than 100 ms", "over, sample 20)")},
         (late(nth(20, reset_of(vf(3)))),),
     ),
     Mutant(
