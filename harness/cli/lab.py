@@ -37,7 +37,7 @@ def shell(name: str | None, lab_name: str, profile: str, accel: str, qemu: str, 
         opened = open_lab(request, Cache.default(), folder.path, lambda line: click.echo(line, err=True))
         for what, chosen in opened.describe().items():
             click.echo(f"{what}: {chosen}", err=True)
-        with opened.machine("shell", hotplug="native" if native else "acpi", keep=True) as machine:
+        with opened.machine("shell", hotplug="native" if native else "acpi", named=True) as machine:
             click.echo(f"endpoint: {machine.endpoint.pf}", err=True)
             machine.vm.console.close()  # its socket is free for the terminal now
             attach(machine.vm.folder / "console.sock")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.agent.client import Agent
 from harness.agent.vfio import VfioDevice
-from harness.errors import LabTrouble
+from harness.errors import DeadlineExceeded, LabTrouble
 from harness.pci.address import Bdf
 from harness.pci.capabilities import STANDARD_BYTES
 from harness.pci.layout import COMMAND, Express, Msix
+from harness.waiting import wait_until
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
 CONFIG_BYTES = 4096
-DRIVER_WITHIN_S = 20.0
+DRIVER_WITHIN_S = 5.0
 
 IORESOURCE_PREFETCH = 0x2000
 IORESOURCE_MEM_64 = 0x100000
@@ -104,27 +106,39 @@ class Function:
         return tuple(sorted(Bdf.parse(entry.name) for entry in self._agent.list(f"{self.folder}/iommu_group/devices")))
 
     def driver(self) -> str | None:
-        link = f"{self.folder}/driver"
-        return self._agent.real_path(link).rsplit("/", 1)[1] if self._agent.exists(link) else None
+        """The driver that has it."""
+        try:
+            return self._agent.link(f"{self.folder}/driver").rsplit("/", 1)[1]
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
 
     def unbind(self) -> None:
         """Take it from its driver, if it has one."""
         if self.driver() is not None:
             self.write_attribute("driver/unbind", str(self.bdf))
 
-    def bind(self, driver: str) -> None:
+    def bind(self, driver: str, *, within_s: float = DRIVER_WITHIN_S) -> None:
         """Give it to ``driver`` and no other, whatever IDs that driver lists (driver_override, ABI sysfs-bus-pci)."""
-        if self.driver() == driver:
+        if (holder := self.driver()) == driver:
             return
-        self.unbind()
+        if holder is not None:
+            self.write_attribute("driver/unbind", str(self.bdf))
         self.write_attribute("driver_override", driver)
-        self._agent.write_file("/sys/bus/pci/drivers_probe", str(self.bdf).encode(), deadline_s=DRIVER_WITHIN_S)
-        if (bound := self.driver()) != driver:
+        try:
+            wait_until(f"{driver} to take {self}", lambda: self._probe(driver), within_s=within_s)
+        except DeadlineExceeded:
             raise LabTrouble(
                 f"bind {self.bdf} to {driver}",
-                got=f"the kernel gave it to {bound or 'no driver'}",
+                got=f"the kernel gave it to {self.driver() or 'no driver'}",
                 fix=f"is the module loaded? try: modprobe {driver}",
-            )
+            ) from None
+
+    def _probe(self, driver: str) -> bool:
+        """Offer it to the drivers once. In vain while the kernel is still adding it (match_driver in pci_bus_match)."""
+        self._agent.write_file("/sys/bus/pci/drivers_probe", str(self.bdf).encode(), deadline_s=DRIVER_WITHIN_S)
+        return self.driver() == driver
 
     def open(self) -> VfioDevice:
         """Open it through VFIO; it must be bound to vfio-pci."""
@@ -166,7 +180,7 @@ class Function:
 
     @contextmanager
     def within_bounds(self) -> Iterator[None]:
-        """Around decoding: a capability that runs past the end of config space is the endpoint's fault; it fails the test."""
+        """Around decoding: a capability that runs past the end of config space fails the test."""
         try:
             yield
         except IndexError as error:

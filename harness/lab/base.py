@@ -15,8 +15,12 @@ from harness.vm.spec import Hotplug
 class Endpoint(Protocol):
     """The device under test, as something that can be put in and taken out of its slot."""
 
-    def plug(self) -> PhysicalFunction:
-        """Put it in, and wait until the host has found it; AssertionError when it does not."""
+    def plug(self, *, driver: str = "") -> PhysicalFunction:
+        """Put it in, and wait until the host has found it and a driver has it; AssertionError when that fails.
+
+        Args:
+            driver: this one takes the PF, instead of the one that would take it by itself.
+        """
 
     def unplug(self) -> None:
         """Take it out, and wait until the host has let go of it; AssertionError when it does not."""
@@ -64,5 +68,7 @@ class Lab(Protocol):
     def describe(self) -> Mapping[str, str]:
         """What was chosen and why, for the header and the report."""
 
-    def machine(self, name: str, *, hotplug: Hotplug = "acpi", plugged: bool = True) -> AbstractContextManager[Machine]:
+    def machine(
+        self, name: str, *, hotplug: Hotplug = "acpi", plugged: bool = True, driver: str = ""
+    ) -> AbstractContextManager[Machine]:
         """A machine of its own for one test, with the endpoint in it when ``plugged``."""

@@ -27,6 +27,7 @@ PORT = 0
 AGENT_WITHIN_S = 20.0
 EVIDENCE_WITHIN_S = 1.0  # a machine that does not answer by then is not asked for its log and its config space
 INDICATOR_ON = 1
+HOST_MODULES = ("vfio-pci", "vfio_iommu_type1", "pci-pf-stub")  # what the host role uses
 PLUG_WITHIN_S = 30.0
 UNPLUG_WITHIN_S = 30.0  # pciehp alone waits 5 s for a second press of the button
 NO_SUCH_DEVICE = "is not a valid device model name"  # system/qdev-monitor.c, QEMU 11.1
@@ -45,17 +46,24 @@ class EmulatedEndpoint:
     def pf(self) -> PhysicalFunction:
         return self._host.physical_function(self._address())
 
-    def plug(self) -> PhysicalFunction:
+    def plug(self, *, driver: str = "") -> PhysicalFunction:
+        pf = self._found()
+        if driver:
+            pf.bind(driver, within_s=PLUG_WITHIN_S)
+        else:
+            with self._in_time(f"no driver took the endpoint's {pf}", PLUG_WITHIN_S):
+                self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
+            pf.wait_for_probe()
+        refuse_vf_bars_out_of_reach(self._vm.qemu, pf)
+        if self._hotplug == "native":
+            self._settle()
+        return pf
+
+    def _found(self) -> PhysicalFunction:
         self.request_plug()
         pf = self.pf
         with self._in_time(f"the host did not find the endpoint's {pf}", PLUG_WITHIN_S):
             self._vm.agent.wait_for_path(pf.folder, within_s=PLUG_WITHIN_S)
-        with self._in_time(f"no driver took the endpoint's {pf}", PLUG_WITHIN_S):
-            self._vm.agent.wait_for_path(f"{pf.folder}/driver", within_s=PLUG_WITHIN_S)
-        pf.wait_for_probe()
-        refuse_vf_bars_out_of_reach(self._vm.qemu, pf)
-        if self._hotplug == "native":
-            self._settle()
         return pf
 
     def _settle(self) -> None:
@@ -193,8 +201,8 @@ class EmulatedLab:
         self._cache = cache
         self._folder = folder
         self._progress = progress
-        self._templates: dict[Hotplug, Template] = {}
-        self._failed: dict[Hotplug, HarnessError] = {}
+        self._templates: dict[MachineSpec, Template] = {}
+        self._failed: dict[MachineSpec, HarnessError] = {}
         self._count = 0
 
     def describe(self) -> Mapping[str, str]:
@@ -209,33 +217,55 @@ class EmulatedLab:
 
     @contextmanager
     def machine(
-        self, name: str, *, hotplug: Hotplug = "acpi", plugged: bool = True, keep: bool = False
+        self,
+        name: str,
+        *,
+        hotplug: Hotplug = "acpi",
+        plugged: bool = True,
+        driver: str = "",
+        keep: bool = False,
+        named: bool = False,
     ) -> Iterator[EmulatedMachine]:
+        """A clone of its own.
+
+        Args:
+            name: says what it is for, in messages.
+            plugged: with the endpoint in it.
+            driver: takes the PF instead of the driver that would take it by itself.
+            keep: it can be left up when we end.
+            named: its console is a socket in its folder, for a person.
+        """
         self._count += 1
-        frozen = self.template(hotplug)
+        frozen = self.template(hotplug, driver)
         folder = self._folder / f"{self._count:04d}"
-        with self._cache.in_use(*frozen.files), Vm(frozen.clone(name), folder, keep=keep) as vm:
+        with self._cache.in_use(*frozen.files), Vm(frozen.clone(name), folder, keep=keep, named=named) as vm:
             with vm.evidence_for_errors():
                 vm.greet(within_s=AGENT_WITHIN_S)
                 machine = EmulatedMachine(vm, self._emulation, hotplug)
                 if plugged:
-                    machine.endpoint.plug()
+                    machine.endpoint.plug(driver=driver)
                     machine.note_config()
             yield machine
 
-    def template(self, hotplug: Hotplug = "acpi") -> Template:
-        """The frozen machine, booted now if the cache has none. What failed once fails at once for every later test."""
-        if hotplug in self._failed:
-            raise again(self._failed[hotplug])
-        if hotplug not in self._templates:
-            spec = replace(MachineSpec(), accelerator=self._chosen.choice.accelerator, hotplug=hotplug)
-            folder = self._folder / f"template-{hotplug}"
+    def template(self, hotplug: Hotplug = "acpi", driver: str = "") -> Template:
+        """The frozen machine, booted now if the cache has none. What failed once fails at once for every later test.
+
+        Args:
+            driver: for the PF; the profile's is not loaded then, because it would take the PF by itself.
+        """
+        modules = (*HOST_MODULES, driver or self.profile.pf.driver)
+        accelerator = self._chosen.choice.accelerator
+        spec = replace(MachineSpec(), accelerator=accelerator, hotplug=hotplug, modules=modules)
+        if spec in self._failed:
+            raise again(self._failed[spec])
+        if spec not in self._templates:
+            folder = self._folder / f"template-{len(self._templates)}"
             try:
-                self._templates[hotplug] = template(self._cache, self.stack, spec, folder, self._progress)
+                self._templates[spec] = template(self._cache, self.stack, spec, folder, self._progress)
             except HarnessError as error:
-                self._failed[hotplug] = error
+                self._failed[spec] = error
                 raise
-        return self._templates[hotplug]
+        return self._templates[spec]
 
     @property
     def stack(self) -> Stack:

@@ -25,6 +25,6 @@ def changed_dwords(before: bytes, after: bytes) -> tuple[tuple[int, int, int], .
 
 
 def changes(before: bytes, after: bytes) -> tuple[str, ...]:
-    """A line for every dword that differs: "004: 00100406 → 00100402"; empty when all is the same."""
-    rows = tuple(f"{offset:03x}: {old:08x} → {new:08x}" for offset, old, new in changed_dwords(before, after))
-    return rows if len(before) == len(after) else (*rows, f"{len(before)} bytes → {len(after)} bytes")
+    """A line for every dword that differs: "004: was 00100406, is 00100402"; empty when all is the same."""
+    rows = tuple(f"{offset:03x}: was {old:08x}, is {new:08x}" for offset, old, new in changed_dwords(before, after))
+    return rows if len(before) == len(after) else (*rows, f"was {len(before)} bytes, is {len(after)} bytes")

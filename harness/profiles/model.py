@@ -109,7 +109,7 @@ class VirtualPromise(Strict):
     def _bars_fit_into_the_registers(self) -> Self:
         taken = [register for bar in self.bars for register in range(bar.index, bar.index + bar.width // 32)]
         if len(set(taken)) < len(taken) or max(taken, default=0) > 5:
-            raise ValueError(f"bars need the registers {sorted(taken)}; there are 0 to 5, and each holds one half at most")
+            raise ValueError(f"bars need the registers {sorted(taken)}; there are 0 to 5, for one BAR or half each")
         return self
 
     @property

@@ -24,8 +24,8 @@ from harness.errors import DeadlineExceeded, GuestLost, HarnessError, UsageError
 PANIC = re.compile(rb"Kernel panic - not syncing: ?([^\r\n]{0,200})[^\r\n]*[\r\n]")
 LINE_LIMIT_BYTES = 4096
 SEARCH_WINDOW_BYTES = 16384
-# What ends in one of these matches however much there is just now: a quantifier without an upper bound (lazy, possessive
-# or in a group as well), or "the end of what has come".
+# What ends in one of these matches however much there is just now: a quantifier without an upper bound (lazy,
+# possessive or in a group as well), or "the end of what has come".
 UNBOUNDED = re.compile(r"(?:[*+]|\{\d*,\})[?+]?\)*$|(?:\$|\\[zZ])\)*$")
 ESCAPED_END = re.compile(r"(?<!\\)(?:\\\\)*\\[*+$]\??\)*$")
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.vm import debian, recipes, tools, trees
 from harness.vm.cache import BUILD_LOG, Cache, Entry, Progress, silent
 from harness.vm.machine import Image
@@ -59,6 +59,7 @@ def image_key(recipe: ImageRecipe) -> str:
 
 def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent) -> Entry:
     """The entry of a root file system."""
+    key = image_key(recipe)
 
     def build(folder: Path) -> Mapping[str, str]:
         squash = squasher(cache, progress)
@@ -72,12 +73,13 @@ def obtain_image(cache: Cache, recipe: ImageRecipe, progress: Progress = silent)
             tools.run(argv, tried="make the squashfs", log=log, within_s=_SQUASHFS_WITHIN_S, stdin=content, room=folder)
         tar.unlink()
         overlay.unlink()
+        still_the_same(key, image_key(recipe), recipe.folder)
         return package_facts(recipe.packages, log, folder)
 
     return cache.obtain(
         "image",
         recipe.name,
-        image_key(recipe),
+        key,
         build,
         inputs=inputs(recipe),
         progress=progress,
@@ -124,6 +126,14 @@ def package_facts(named: tuple[str, ...], log: Path, folder: Path) -> Mapping[st
     trees.write_packages(versions, folder)
     names = (package.partition("/")[0] for package in named)
     return {name: versions[name] for name in names if name in versions}
+
+
+def still_the_same(key: str, now: str, folder: str) -> None:
+    """Raise HarnessError when somebody edited the files of a recipe while it was built: the result fits neither key."""
+    if key != now:
+        raise HarnessError(
+            "build from the recipe", on=folder, got="its files were changed during the build", fix="run again"
+        )
 
 
 def inputs(recipe: ImageRecipe) -> Mapping[str, str]:

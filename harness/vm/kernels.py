@@ -66,6 +66,7 @@ def kernel_key(recipe: KernelRecipe) -> str:
 
 def obtain_kernel(cache: Cache, recipe: KernelRecipe, progress: Progress = silent) -> Entry:
     """The entry of a kernel."""
+    key = kernel_key(recipe)
 
     def build(folder: Path) -> Mapping[str, str]:
         programs = images.build_tools(cache, progress)
@@ -75,13 +76,14 @@ def obtain_kernel(cache: Cache, recipe: KernelRecipe, progress: Progress = silen
         parts = get(recipe, work, folder / BUILD_LOG, progress)
         _assemble(recipe, parts, programs, folder, progress)
         shutil.rmtree(work)
+        images.still_the_same(key, kernel_key(recipe), recipe.folder)
         facts = images.package_facts(recipe.packages, folder / BUILD_LOG, folder)
         return {"release": parts.release, **facts}
 
     return cache.obtain(
         "kernel",
         recipe.name,
-        kernel_key(recipe),
+        key,
         build,
         inputs={"recipe": f"{recipe.folder}/{recipe.name}.toml", "packages": " ".join(recipe.packages)},
         progress=progress,

@@ -73,14 +73,14 @@ class RunFolder:
         try:
             runs.mkdir(mode=0o700, exist_ok=True)
             if runs.stat().st_uid != os.getuid():
-                raise HostLacks("make a folder for this run", on=str(runs), got="it belongs to somebody else", fix=OTHER)
+                raise HostLacks("make a run's folder", on=str(runs), got="it belongs to somebody else", fix=OTHER)
             sweep(runs)
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
             me = ProcessId.of(os.getpid())
             assert me is not None
             me.write(self.path / OWNER)
         except OSError as error:
-            raise HostLacks("make a folder for this run", on=str(runs), got=str(error.strerror), fix=OTHER) from error
+            raise HostLacks("make a run's folder", on=str(runs), got=str(error.strerror), fix=OTHER) from error
 
     def __enter__(self) -> Self:
         return self

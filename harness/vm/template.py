@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ BOOT_WITHIN_S = 120.0
 SAVE_WITHIN_S = 60.0
 FULL_BYTES = 1 << 20  # less than this is left of a disk that is full
 FORMAT = "1"  # counts up when the way of freezing changes
-# Loaded before the machine is frozen, so that no clone spends time on it.
-MODULES = ("igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "pci-pf-stub", "nvme", "virtio_net", "msr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,13 @@ def template(cache: Cache, stack: Stack, spec: MachineSpec, folder: Path, progre
         return {"qemu": stack.qemu.version_text, "kernel": stack.kernel.release}
 
     name = f"{stack.image.name}-{spec.accelerator}-{spec.hotplug}"
-    inputs = {"qemu": stack.qemu.key, "kernel": stack.kernel.key, "image": stack.image.key, "spec": repr(spec)}
+    inputs = {
+        "qemu": stack.qemu.key,
+        "kernel": stack.kernel.key,
+        "image": stack.image.key,
+        "spec": repr(spec),
+        "agent": pack_key(),
+    }
     entry = cache.obtain(
         "template",
         name,
@@ -126,13 +130,20 @@ def template(cache: Cache, stack: Stack, spec: MachineSpec, folder: Path, progre
 
 
 def template_key(stack: Stack, spec: MachineSpec) -> str:
-    """Changes whenever a clone of an older template would not be the same machine."""
-    frozen = stack.launch(spec, "key", Memory(Path("memory"), share=True))
+    """Changes whenever a clone of an older template would not be the same machine; not when the cache moves."""
+    frozen = _anywhere(stack).launch(spec, "key", Memory(Path("memory"), share=True))
     argv = frozen.argv(Channels("qmp", "console", "agent"))
-    parts = [FORMAT, *argv, stack.qemu.key, stack.kernel.key, stack.image.key, pack_key(), *MODULES]
+    parts = [FORMAT, *argv, stack.qemu.key, stack.kernel.key, stack.image.key, pack_key(), *spec.modules]
     if spec.accelerator == "kvm":
         parts += [platform.release(), cpu_model()]  # -cpu host: what it is depends on this very computer
     return _digest(*parts)
+
+
+def _anywhere(stack: Stack) -> Stack:
+    """The same stack without the places of its files: what is in them is in the keys."""
+    kernel = replace(stack.kernel, vmlinuz=Path("vmlinuz"), modules=Path("modules"), initramfs=Path("initramfs"))
+    image = replace(stack.image, root=Path("root"))
+    return Stack(replace(stack.qemu, argv=("qemu",), data_dirs=()), kernel, image, Path("initrd"))
 
 
 def cpu_model() -> str:
@@ -154,7 +165,7 @@ def _boot_and_save(stack: Stack, spec: MachineSpec, target: Path, folder: Path) 
     launch = stack.launch(spec, f"template {stack.image.name}", Memory(target / "memory", share=True))
     with Vm(launch, folder) as vm, vm.evidence_for_errors():
         agent = vm.greet(within_s=BOOT_WITHIN_S)
-        agent.run(["modprobe", "-a", *MODULES], deadline_s=60)
+        agent.run(["modprobe", "-a", *spec.modules], deadline_s=60)
         _settle(vm)
         # Not stopped before: saving stops it, and notes that it was running, so that clones run by themselves.
         vm.qmp.execute("migrate", {"uri": f"file:{target / 'state'}"})

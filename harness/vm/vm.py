@@ -43,15 +43,20 @@ class Launch:
 class Vm:
     """Starts with the ``with`` statement; nothing of it is left afterwards, except with ``keep``.
 
+    Args:
+        keep: it may be left up, so it is not ended by the kernel when we die; the next run ends it then.
+        named: its lines are sockets in the folder, for a person to come in. A kept machine's are.
+
     Attributes:
         folder: console.log, qemu.stderr, run.sh and, at the end, qmp.jsonl.
         qmp, console: two of the three lines. agent: the third, once ``greet`` has returned.
     """
 
-    def __init__(self, launch: Launch, folder: Path, *, keep: bool = False) -> None:
+    def __init__(self, launch: Launch, folder: Path, *, keep: bool = False, named: bool = False) -> None:
         self._launch = launch
         self.folder = folder
         self._keep = keep
+        self._named = named or keep
         self._lost: HarnessError | None = None
         self._stopping = False
         self._leave_up = False
@@ -172,7 +177,7 @@ class Vm:
 
     def _start(self, stack: ExitStack) -> None:
         (self.folder / "run.sh").write_text(run_script(self._launch))
-        ours = self._spawn_listening(stack) if self._keep else self._spawn_connected(stack)
+        ours = self._spawn_listening(stack) if self._named else self._spawn_connected(stack)
         self.console = Console(ours["console"], self.folder / "console.log", self._panicked, self._why_lost)
         stack.callback(self.console.close)
         self.qmp = Qmp(ours["qmp"], self._why_lost)

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HarnessError
+from harness.vm.cache import Cache
+from harness.vm.entry import beside
 from harness.vm.rundir import QEMU, ProcessId
 from harness.waiting import wait_until
 
@@ -65,6 +67,9 @@ class Program:
             error.got += f"\n{self.output}"
             raise
 
+    def wait_to_say(self, words: str) -> None:
+        wait_until(f"it to say {words!r}", lambda: words in self.output, within_s=60, alive=self)
+
     def check_alive(self) -> None:
         assert self.process.poll() is None, f"it ended with status {self.process.returncode}:\n{self.output}"
 
@@ -106,7 +111,10 @@ def marked(marker: str) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
-    """Start a program in ``folder``, with a TMPDIR of its own; whatever it leaves is killed at the end."""
+    """Start a program in ``folder``, with a TMPDIR of its own; whatever it leaves is killed at the end.
+
+    Its standard input is open and silent.
+    """
     marker = f"sriov-fault-{secrets.token_hex(8)}"
     (folder / "t").mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, "TMPDIR": str(folder / "t"), "FAULT_MARKER": marker, **environment}
@@ -115,7 +123,7 @@ def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
             argv,
             cwd=folder,
             env=variables,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -125,7 +133,7 @@ def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
         yield started
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
         for pid, _ in marked(marker):
             os.kill(pid, signal.SIGKILL)
 
@@ -138,6 +146,23 @@ def pytest_in(folder: Path, tests: str, *options: str, **environment: str) -> It
     words = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--accel=tcg", *options)
     with program(folder, *words, **environment) as started:
         yield started
+
+
+def linked_cache(real: Cache, root: Path, *, without: str = "") -> Cache:
+    """A cache whose entries are links to those of another: what is built or removed here is so here alone.
+
+    Args:
+        without: a kind that is left out.
+    """
+    for entry in real.entries():
+        kind = entry.manifest.kind
+        if kind != without:
+            path = root / kind / entry.path.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(entry.path)
+            with suppress(FileNotFoundError):  # what was checked there needs no check here
+                beside(path, "checked").write_text(beside(entry.path, "checked").read_text())
+    return Cache(root)
 
 
 def seconds_until(kind: type[Exception], body: Callable[[], object], *, match: str = "") -> float:

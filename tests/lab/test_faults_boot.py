@@ -71,7 +71,7 @@ def test_a_damaged_root_disk_is_lost_by_what_init_said_before_the_panic(lab: Emu
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"version": (99, 9, 0)}, 'QEMU ended (exit status 1), saying:\nqemu-system-x86_64: unsupported machine type'),
+        ({"version": (99, 9, 0)}, "QEMU ended (exit status 1), saying:\nqemu-system-x86_64: unsupported machine type"),
         ({"data_dirs": ()}, "QEMU ended (exit status 1), saying:"),
         ({"argv": ("/nonexistent/qemu",)}, "QEMU ended (exit status 127), saying:"),
         ({"argv": ("false",)}, "QEMU ended (exit status 1)"),

@@ -63,21 +63,11 @@ def check_refused(folder: Path, options: list[str], told: list[str]) -> None:
         run.check_nothing_left()
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--lab", "nope"], "unknown lab 'nope'"),
-        (["--profile", "nope"], "unknown profile 'nope'"),
-        (["--accel", "nope"], "unknown accelerator 'nope'"),
-        (["--qemu", "/nonexistent/qemu"], "use QEMU (/nonexistent/qemu): there is no such file"),
-        (["no-such-machine"], "unknown kept machine 'no-such-machine'"),
-    ],
-    ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else "",
-)
-def test_our_own_command_answers_a_wrong_option(tmp_path: Path, options: list[str], told: str) -> None:
-    with program(tmp_path, str(SCRIPTS / "sriov-harness"), "lab", "shell", *options) as run:
+def test_our_own_command_answers_a_qemu_that_is_none(tmp_path: Path) -> None:
+    """Other wrong options: tests/unit/test_cli_lab.py."""
+    with program(tmp_path, str(SCRIPTS / "sriov-harness"), "lab", "shell", "--qemu", "/nonexistent/qemu") as run:
         assert run.end(within_s=START_S + PROMISE_S) == 2, run.output
-        assert run.output.startswith(f"sriov-harness: {told}")
+        assert run.output.startswith("sriov-harness: use QEMU (/nonexistent/qemu): there is no such file")
         assert "Traceback" not in run.output
         run.check_nothing_left()
 

@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from fault_kit import PROMISE_S, seconds_until
+from fault_kit import PROMISE_S, linked_cache, seconds_until
 
 from harness.agent.channel import GRACE_S
 from harness.errors import DeadlineExceeded, GuestLost, TransportFailed, UsageError
+from harness.lab import Request, open_lab
 from harness.lab.emulated import EmulatedLab, EmulatedMachine
 from harness.vm.rundir import ProcessId
 
@@ -83,25 +85,30 @@ def test_a_guest_that_switches_itself_off_during_a_call(machine: EmulatedMachine
     check_lost(machine, fault, r"QEMU ended \(exit status 0\)")
 
 
-@pytest.mark.parametrize("how", ["stop", "SIGSTOP"])
-def test_a_machine_that_hangs_ends_calls_at_their_deadlines(machine: EmulatedMachine, how: str) -> None:
-    """A hang has no event to notice. Its calls end with what was waited for, and it is ended all the same."""
-    if how == "stop":
-        machine.vm.qmp.execute("stop")
-    else:
-        os.kill(machine.vm.pid, signal.SIGSTOP)
-    told = r"agent: ping \(m\): agent silent for 0.5 s and 1.5 s of grace"
-    took = seconds_until(DeadlineExceeded, lambda: machine.vm.agent.call("ping", deadline_s=0.5), match=told)
-    assert took < 0.5 + PROMISE_S
-    if how == "SIGSTOP":
-        told = "waited 0.5 s for the answer to QMP query-status: QEMU said nothing"
-        took = seconds_until(DeadlineExceeded, lambda: machine.vm.qmp.execute("query-status", within_s=0.5), match=told)
-        assert took < 1
+def test_a_guest_that_hangs_ends_calls_at_their_deadlines(machine: EmulatedMachine) -> None:
+    """A hang has no event to notice. Calls end with what was waited for, and nothing is asked twice for evidence."""
+    machine.vm.qmp.execute("stop")
+    check_silent(machine)
     start = time.monotonic()
     evidence, spaces = machine.evidence(), machine.config_spaces()
     assert time.monotonic() - start < 1 + GRACE_S + 0.5, "a silent machine was asked more than once"
     assert "agent silent" in evidence["dmesg.txt"]
     assert not spaces
+
+
+def test_a_qemu_that_hangs_ends_calls_at_their_deadlines_and_is_ended(machine: EmulatedMachine) -> None:
+    """SIGSTOP: it answers nobody, and cannot end by itself."""
+    os.kill(machine.vm.pid, signal.SIGSTOP)
+    check_silent(machine)
+    told = "waited 0.5 s for the answer to QMP query-status: QEMU said nothing"
+    took = seconds_until(DeadlineExceeded, lambda: machine.vm.qmp.execute("query-status", within_s=0.5), match=told)
+    assert took < 1
+
+
+def check_silent(machine: EmulatedMachine) -> None:
+    told = rf"agent: ping \(m\): agent silent for 0.2 s and {GRACE_S:g} s of grace"
+    took = seconds_until(DeadlineExceeded, lambda: machine.vm.agent.call("ping", deadline_s=0.2), match=told)
+    assert took < 0.2 + PROMISE_S
 
 
 def test_the_agent_killed_during_a_call(machine: EmulatedMachine) -> None:
@@ -122,14 +129,19 @@ def test_vf_bars_lie_where_every_qemu_reaches_them(lab: EmulatedLab) -> None:
     assert max(place.end for place in apertures.values()) < 1 << 32
 
 
-def test_what_a_machine_runs_from_cannot_be_removed(lab: EmulatedLab) -> None:
-    frozen = lab.template()
-    cache = lab._cache
-    entries = {entry.path: entry for entry in cache.entries()}
-    with lab.machine("m", plugged=False) as machine:
-        for file in frozen.files:
-            entry = next(entry for path, entry in entries.items() if file.is_relative_to(path))
-            with pytest.raises(UsageError, match=rf"remove cache entry .*: it is in use by pid .*{os.getpid()}"):
+def test_what_a_machine_runs_from_cannot_be_removed(lab: EmulatedLab, tmp_path: Path) -> None:
+    lab.template()
+    cache = linked_cache(lab._cache, tmp_path / "cache")
+    linked = open_lab(Request(accelerator="tcg"), cache, tmp_path, pytest.fail)
+    files = linked.template().files
+    assert all(file.is_relative_to(cache.root) for file in files), "everything is from this cache"
+    entries = [entry for entry in cache.entries() if any(file.is_relative_to(entry.path) for file in files)]
+    assert sorted(entry.manifest.kind for entry in entries) == ["image", "initrd", "kernel", "runtime", "template"]
+    with linked.machine("m", plugged=False) as machine:
+        for entry in entries:
+            with pytest.raises(UsageError, match=f"{entry.label}: it is in use by pid {os.getpid()}"):
                 cache.remove(entry)
-            assert file.exists()
         machine.vm.agent.call("ping")
+    for entry in entries:
+        cache.remove(entry)
+        assert not entry.path.exists()

@@ -27,9 +27,7 @@ def test_the_default_is_fine() -> None:
         (Request(qemu="no-such-program"), r"use QEMU \(no-such-program\): there is no such file"),
     ],
 )
-def test_what_does_not_exist_is_answered_with_what_does(
-    request_: Request, told: str, tmp_path: Path
-) -> None:
+def test_what_does_not_exist_is_answered_with_what_does(request_: Request, told: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=told):
         check_request(request_)
     with pytest.raises(UsageError, match=told):  # and before anything is built

@@ -19,10 +19,10 @@ def test_a_dump_has_sixteen_bytes_a_line() -> None:
 
 def test_changed_dwords_are_told_with_both_values() -> None:
     assert changed_dwords(BEFORE, AFTER) == ((4, 0x00100406, 0x00100402),)
-    assert changes(BEFORE, AFTER) == ("004: 00100406 → 00100402",)
+    assert changes(BEFORE, AFTER) == ("004: was 00100406, is 00100402",)
     assert changes(BEFORE, BEFORE) == ()
 
 
 def test_another_size_is_a_change() -> None:
-    assert changes(BEFORE, BEFORE[:4]) == ("8 bytes → 4 bytes",)
-    assert changes(BEFORE, b"") == ("8 bytes → 0 bytes",)
+    assert changes(BEFORE, BEFORE[:4]) == ("was 8 bytes, is 4 bytes",)
+    assert changes(BEFORE, b"") == ("was 8 bytes, is 0 bytes",)

@@ -1,4 +1,4 @@
-"""QEMU's process, with other programs in its place: it dies with us, can always be killed, and its last words are kept."""
+"""QEMU's process, with other programs in its place: it dies with us, can always be killed, its last words are kept."""
 
 from __future__ import annotations
 
@@ -117,8 +117,9 @@ def test_a_stopped_process_is_killed_all_the_same(victim: QemuProcess) -> None:
 def test_what_it_started_is_killed_with_it(errors: Path, tmp_path: Path) -> None:
     script = f"sleep 60 & echo $! >{tmp_path}/child; wait"
     process = start(errors, "sh", "-c", script)
-    child = wait_until("its child", lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text(), within_s=5)
-    it = ProcessId.of(int(child))
+    child = tmp_path / "child"
+    wait_until("its child", lambda: child.exists() and child.read_text(), within_s=5)
+    it = ProcessId.of(int(child.read_text()))
     assert it is not None
     process.kill()
     wait_until("the child to be gone", lambda: not it.alive(), within_s=2)
@@ -193,7 +194,7 @@ def test_another_thread_may_not_start_one(errors: Path) -> None:
 
 def test_a_computer_without_setpriv_is_told_what_to_install(errors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module.shutil, "which", lambda _name: None)
-    with pytest.raises(HostLacks, match="no setpriv\n.*install util-linux"):
+    with pytest.raises(HostLacks, match=r"no setpriv\n.*install util-linux"):
         start(errors, "true")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ProfileError, UsageError
+from harness.errors import HarnessError, ProfileError, UsageError
 from harness.vm import catalog, images, kconfig, recipes
+from harness.vm.cache import Cache
 from harness.vm.kernels import kernel_key
 
 IMAGE = """
@@ -174,7 +175,26 @@ def test_built_kernel_needs_what_it_is_built_from(tmp_path: Path) -> None:
 
 
 def test_tree_is_no_root_file_system(tmp_path: Path) -> None:
-    from harness.vm.cache import Cache
-
     with pytest.raises(UsageError, match='its form is "tree"'):
         images.image(Cache(tmp_path), "qemu-runtime")
+
+
+def test_recipe_edited_during_its_build_gives_no_entry(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content would be new, or half of it, under the key of the old."""
+    motd = folder / "base/rootfs/etc/motd"
+    motd.parent.mkdir(parents=True)
+    motd.write_text("old")
+
+    def edit(_packages: object, tar: Path, log: Path, **_more: object) -> None:
+        motd.write_text("new")
+        tar.touch()
+        log.touch()
+
+    monkeypatch.setattr("harness.vm.debian.bootstrap", edit)
+    monkeypatch.setattr(images, "squasher", lambda *_: ("/bin/true",))
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(HarnessError, match=r"its files were changed during the build\n.*run again"):
+        images.obtain_image(cache, recipes.image_recipe("base", folder))
+    assert cache.entries() == ()

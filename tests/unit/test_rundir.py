@@ -143,12 +143,12 @@ def test_a_run_with_a_kept_machine_leaves_its_folder(runs: Path) -> None:
 def test_a_folder_of_somebody_else_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In /tmp anybody may have made it first, and could watch and change what we write."""
     monkeypatch.setattr(os, "getuid", lambda: runs.stat().st_uid + 1)
-    with pytest.raises(HostLacks, match=r"make a folder for this run \(.*/runs\): it belongs to somebody else\n.*TMPDIR"):
+    with pytest.raises(HostLacks, match=r"make a run's folder \(.*/runs\): it belongs to somebody else\n.*TMPDIR"):
         RunFolder()
 
 
 def test_no_room_for_a_folder_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(rundir, "runs_folder", lambda: tmp_path / "file" / "runs")
-    with pytest.raises(HostLacks, match=r"make a folder for this run .*: Not a directory\n.*TMPDIR"):
+    with pytest.raises(HostLacks, match=r"make a run's folder .*: Not a directory\n.*TMPDIR"):
         RunFolder()

@@ -29,7 +29,7 @@ class Outer(Strict):
     ratio: float = 1.0
     on: bool = False
     inner: Inner
-    more: dict[str, str | int] = {}
+    more: dict[str, str | int] = Field(default_factory=dict)
 
 
 GOOD = """\

@@ -141,7 +141,7 @@ def test_a_full_disk_leaves_no_process(tmp_path: Path, monkeypatch: pytest.Monke
 def test_one_to_be_kept_that_does_not_listen_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel would not end it with us."""
     monkeypatch.setattr(vm_module, "QEMU_WITHIN_S", 0.3)
-    with pytest.raises(DeadlineExceeded, match="QEMU to listen on .*/qmp.sock"):
+    with pytest.raises(DeadlineExceeded, match=r"QEMU to listen on .*/qmp\.sock"):
         Vm(launch(HANGS), tmp_path / "m", keep=True).__enter__()
     assert not process(tmp_path / "m").alive()
 

@@ -181,7 +181,7 @@ NEIGHBOURS = (
     Mutant(
         "flr-of-two",
         "an FLR of VF 1 resets VF 2, too",
-        {FILE + "test_vf_flr_leaves_the_others_alone[first]": (f"VF 2 ({vf(2)}) after the FLR of VF 1", "→")},
+        {FILE + "test_vf_flr_leaves_the_others_alone[first]": (f"VF 2 ({vf(2)}) after the FLR of VF 1", "004: was")},
         (also_reset(vf(2)),),
     ),
     Mutant(
