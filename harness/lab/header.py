@@ -1,4 +1,4 @@
-"""What was chosen and why, for pytest's header: told without building anything. KVM is tried once a boot."""
+"""What was chosen and why, for pytest's header: told without building anything that takes time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harness.lab.registry import Request, open_lab, profile_of
 from harness.vm.cache import Build, Cache, Entry, Progress, silent
 from harness.vm.rundir import RunFolder
 
-PROBE = "kvm-probe"
+QUICK = ("initrd", "kvm-probe")  # made in a second or two: the initrd once an agent, the probe once a boot
 
 
 class LookOnly(Cache):
-    """A cache that builds nothing but the answer whether KVM works, which takes a second or two once a boot."""
+    """A cache that builds only what is quick: so the header can say what would run, KVM or not."""
 
     def obtain(
         self,
@@ -27,7 +27,7 @@ class LookOnly(Cache):
         progress: Progress = silent,
         needs_bytes: int = 0,
     ) -> Entry:
-        if kind != PROBE and self.find(kind, name, key) is None:
+        if kind not in QUICK and self.find(kind, name, key) is None:
             raise HostLacks(f"{kind} {name}", got="not in the cache yet; made on first use")
         return super().obtain(kind, name, key, build, inputs=inputs, progress=progress, needs_bytes=needs_bytes)
 

@@ -140,7 +140,7 @@ def _follow(process: subprocess.Popen[str], sink: IO[str], progress: Progress, w
             sink.flush()
             output = (output + line)[-(1 << 16) :]
             if line.strip():
-                progress(re.sub(r"^[IW]: ", "", line.strip()))
+                progress(re.sub(r"^[IW]: ", "", line.strip()).partition(" in shell: ")[0])
     except (queue.Empty, subprocess.TimeoutExpired):
         late = time.monotonic() >= deadline
         return output, f"not done after {within_s:g} s" if late else f"silent for {SILENCE_S:g} s"

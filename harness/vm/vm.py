@@ -27,6 +27,7 @@ from harness.waiting import wait_until
 
 LINES = ("qmp", "console", "agent")
 QEMU_WITHIN_S = 10.0  # to say its first word: it takes a tenth of a second when the computer has nothing else to do
+SOCKET_NAME_BYTES = 107  # unix(7): sun_path, less its final 0
 QUIT_WITHIN_S = 1.0  # then it is killed: nothing of it is worth waiting for
 CONSOLE_WITHIN_S = 1.0  # to read what the console still held when QEMU ended
 
@@ -199,6 +200,9 @@ class Vm:
     def _spawn_listening(self, stack: ExitStack) -> dict[str, socket.socket]:
         """Named sockets that QEMU listens on, so that a person can come in after us."""
         paths = {line: self.folder / f"{line}.sock" for line in LINES}
+        if (longest := max(len(os.fsencode(path)) for path in paths.values())) > SOCKET_NAME_BYTES:
+            got = f"its sockets' names have {longest} bytes, and UNIX sockets {SOCKET_NAME_BYTES} at most"
+            raise HostLacks("start the machine", on=str(self.folder), got=got, fix="set TMPDIR to a shorter path")
         self._spawn(stack, Channels(*(f"socket,path={paths[line]},server=on,wait=off" for line in LINES)), ())
         return {line: self._reach(path) for line, path in paths.items()}
 

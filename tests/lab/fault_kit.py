@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ class Program:
 
     marker: str
     folder: Path
+    temp: Path
     process: subprocess.Popen[bytes]
     began: float = field(default_factory=time.monotonic)
 
@@ -43,7 +46,7 @@ class Program:
     @property
     def runs(self) -> Path:
         """Its folder of run folders."""
-        return self.folder / f"t/sriov-harness-{os.getuid()}"
+        return self.temp / f"sriov-harness-{os.getuid()}"
 
     def end(self, within_s: float = 60) -> int:
         """Wait for its end; the exit status."""
@@ -116,8 +119,8 @@ def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
     Its standard input is open and silent.
     """
     marker = f"sriov-fault-{secrets.token_hex(8)}"
-    (folder / "t").mkdir(parents=True, exist_ok=True)
-    variables = {**os.environ, "TMPDIR": str(folder / "t"), "FAULT_MARKER": marker, **environment}
+    temp = Path(tempfile.mkdtemp(prefix="fault-", dir="/tmp"))  # short: it is in the names of sockets
+    variables = {**os.environ, "TMPDIR": str(temp), "FAULT_MARKER": marker, **environment}
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             argv,
@@ -128,7 +131,7 @@ def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
             stderr=output,
             start_new_session=True,
         )
-    started = Program(marker, folder, process)
+    started = Program(marker, folder, temp, process)
     try:
         yield started
     finally:
@@ -136,6 +139,7 @@ def program(folder: Path, *argv: str, **environment: str) -> Iterator[Program]:
         process.communicate()
         for pid, _ in marked(marker):
             os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(temp)
 
 
 @contextmanager

@@ -146,6 +146,13 @@ def test_one_to_be_kept_that_does_not_listen_is_ended(tmp_path: Path, monkeypatc
     assert not process(tmp_path / "m").alive()
 
 
+def test_a_folder_too_deep_for_sockets_is_told_before_qemu_is_started(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 50) / ("e" * 50)
+    with pytest.raises(HostLacks, match=r"its sockets' names have \d+ bytes, and UNIX sockets 107 .*\n.*TMPDIR"):
+        Vm(launch(HANGS), folder, named=True).__enter__()
+    assert not (folder / QEMU).exists()
+
+
 def test_one_to_be_kept_that_ends_is_lost_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(GuestLost, match=r"QEMU ended \(exit status 1\), saying:\nbad option"):
         Vm(launch("err('bad option'); sys.exit(1)"), tmp_path / "m", keep=True).__enter__()

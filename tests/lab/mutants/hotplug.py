@@ -101,7 +101,7 @@ MUTANTS = (
         "another-driver",
         "vfio-pci takes the PF",
         {CYCLES + "[acpi-vfs-off]": (f"cycle 1: driver of the PF ({PF})", "vfio-pci")},
-        (answered(asked("file.link", path=f"{DEVICES}/{PF}/driver"), real=another_driver), QUICK),
+        (answered(asked("file.link", path=f"{DEVICES}/{PF}/driver"), target=another_driver, real=another_driver), QUICK),
     ),
     Mutant(
         "unplug-unanswered",
