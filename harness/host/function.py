@@ -25,7 +25,7 @@ IORESOURCE_MEM_64 = 0x100000
 FIRST_VF_BAR_RESOURCE = 7  # with CONFIG_PCI_IOV: 0-5 BARs, 6 ROM, 7-12 VF BARs (pci.h, 6.12)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Resource:
     """One line of sysfs ``resource``: an address range of the host, both ends included."""
 
@@ -33,6 +33,9 @@ class Resource:
     start: int
     end: int
     flags: int
+
+    def __repr__(self) -> str:
+        return f"Resource({self.index}: {self.start:#x}-{self.end:#x}, flags {self.flags:#x})"
 
     @property
     def size(self) -> int:
@@ -57,6 +60,10 @@ class Function:
 
     def __str__(self) -> str:
         return str(self.bdf)
+
+    def __repr__(self) -> str:
+        """As ``str``, which a failed comparison shows."""
+        return str(self)
 
     @property
     def folder(self) -> str:

@@ -116,7 +116,7 @@ class EmulatedEndpoint:
         """Until QEMU says DEVICE_DELETED (since the mark ``after``) and the host shows it no more."""
         with self._in_time("the host did not let go of the endpoint: no DEVICE_DELETED from QEMU", UNPLUG_WITHIN_S):
             self._vm.qmp.wait_event("DEVICE_DELETED", device=ENDPOINT_ID, within_s=UNPLUG_WITHIN_S, after=after)
-        with self._in_time("QEMU said DEVICE_DELETED, but the host still showed the endpoint", PLUG_WITHIN_S):
+        with self._in_time("the host did not drop the endpoint after QEMU's DEVICE_DELETED", PLUG_WITHIN_S):
             self._vm.agent.wait_for_path(self.pf.folder, present=False, within_s=PLUG_WITHIN_S)
 
     @contextmanager

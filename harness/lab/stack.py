@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import UsageError
 from harness.vm.accel import Choice, choose
 from harness.vm.cache import Cache
 from harness.vm.images import image
 from harness.vm.kernels import kernel
 from harness.vm.machine import Qemu
+from harness.vm.qemu_versions import OLDEST, WHY_OLDEST
 from harness.vm.runtime import host_qemu, pinned_qemu
 from harness.vm.template import Stack, initrd
 
@@ -27,8 +29,21 @@ class Chosen:
 
 
 def named_qemu(name: str) -> Qemu:
-    """A QEMU of this computer: by its path, or by a name that is looked up in PATH."""
-    return host_qemu(Path(name).absolute() if "/" in name else Path(name))
+    """A QEMU of this computer: by its path, or by a name that is looked up in PATH.
+
+    Raises:
+        UsageError: it is no QEMU, or too old for an emulated lab.
+    """
+    qemu = host_qemu(Path(name).absolute() if "/" in name else Path(name))
+    if qemu.version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise UsageError(
+            "use QEMU",
+            on=f"{name}, version {qemu.version_text}",
+            got=f"older than {oldest}: {WHY_OLDEST}",
+            fix="give a newer one, or none: the pinned QEMU runs on any host",
+        )
+    return qemu
 
 
 def choose_stack(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 Version = tuple[int, int, int]
 
+OLDEST: Version = (8, 2, 0)
+WHY_OLDEST = "igb came with 8.0, its FLR with machine type 8.2, and templates are saved by file: migration (8.2)"
+
 
 @dataclass(frozen=True, slots=True)
 class Defect:

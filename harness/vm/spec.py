@@ -71,6 +71,15 @@ class Memory:
     share: bool
 
 
+# The file is the RAM: only device state goes out and comes in. An unstable name, present since QEMU 4.0.
+IGNORE_SHARED = "x-ignore-shared"
+
+
+def starts_by_itself(qemu: Qemu) -> bool:
+    """Whether a clone's command line is all that it needs; an older QEMU is told by QMP what its properties lack."""
+    return qemu.version >= (11, 1)
+
+
 def root_port_address(number: int) -> str:
     """The guest's address of root port ``number`` (from 0)."""
     return f"0000:00:{FIRST_ROOT_PORT_SLOT + number:02x}.0"
@@ -107,12 +116,12 @@ def qemu_argv(
         parts += ["-object", _memory(spec, memory)]
     parts += _devices(spec, kernel, image)
     parts += _channels(channels, qemu)
-    if memory is not None:
-        # The file is the RAM: only device state goes out and comes in. An unstable name, present since QEMU 4.0.
-        parts += ["-global", "migration.x-ignore-shared=on"]
+    by_itself = starts_by_itself(qemu)
+    if memory is not None and by_itself:
+        parts += ["-global", f"migration.{IGNORE_SHARED}=on"]
     if incoming is not None:
         # No kernel: it is in the RAM that comes in. Reading 20 MB of files would take a tenth of a clone's start.
-        parts += ["-incoming", f"file:{incoming}"]
+        parts += ["-incoming", f"file:{incoming}" if by_itself else "defer"]
     else:
         parts += ["-kernel", str(kernel.vmlinuz), "-initrd", str(initrd)]
         parts += ["-append", " ".join((*KERNEL_WORDS, *spec.kernel_words))]

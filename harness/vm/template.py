@@ -21,8 +21,8 @@ from harness.errors import LabTrouble
 from harness.vm import cpio
 from harness.vm.cache import Cache, Entry
 from harness.vm.machine import Image, Kernel, Qemu
-from harness.vm.spec import Channels, MachineSpec, Memory, qemu_argv
-from harness.vm.vm import Launch, Vm
+from harness.vm.spec import Channels, MachineSpec, Memory, qemu_argv, starts_by_itself
+from harness.vm.vm import Launch, Vm, ignore_shared
 from harness.waiting import wait_until
 
 BOOT_WITHIN_S = 120.0
@@ -60,7 +60,7 @@ class Stack:
                 incoming=incoming,
             )
 
-        return Launch(name, self.qemu, argv)
+        return Launch(name, self.qemu, argv, None if starts_by_itself(self.qemu) else incoming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,8 @@ def _boot_and_save(stack: Stack, spec: MachineSpec, target: Path, folder: Path) 
         agent = vm.greet(within_s=BOOT_WITHIN_S)
         agent.run(["modprobe", "-a", *spec.modules], deadline_s=60)
         _settle(vm)
+        if not starts_by_itself(stack.qemu):
+            vm.qmp.execute(*ignore_shared())
         # Not stopped before: saving stops it, and notes that it was running, so that clones run by themselves.
         vm.qmp.execute("migrate", {"uri": f"file:{target / 'state'}"})
         wait_until(

@@ -101,20 +101,30 @@ IDENTITY = (
 )
 
 CAPABILITY = (
-    *(
-        Mutant(
-            name,
-            f"{register.name} reads {value:#x}",
-            {FILE + "test_capability_is_as_promised": f"PF ({PF}): {register.name}"},
-            (reads(PF, register, value, ExtCap.SRIOV),),
-        )
-        for name, register, value in (
-            ("total-vfs", TOTAL_VFS, 9),
-            ("initial-vfs", INITIAL_VFS, 7),
-            ("first-vf-offset", FIRST_VF_OFFSET, 0x82),
-            ("vf-stride", VF_STRIDE, 1),
-            ("vf-device-id", VF_DEVICE_ID, 0x10CB),
-        )
+    Mutant(
+        "another-geometry",
+        "the capability shows 9 VFs of Device ID 10cb, from offset 82h on, one after the other",
+        {
+            FILE + "test_capability_is_as_promised": (
+                f"PF ({PF}): SR-IOV capability",
+                "{'TotalVFs': 9} != {'TotalVFs': 8}",
+                "{'First VF Offset': 130} != {'First VF Offset': 128}",
+                "{'VF Stride': 1} != {'VF Stride': 2}",
+                "{'VF Device ID': '10cb'} != {'VF Device ID': '10ca'}",
+            )
+        },
+        (
+            reads(PF, TOTAL_VFS, 9, ExtCap.SRIOV),
+            reads(PF, FIRST_VF_OFFSET, 0x82, ExtCap.SRIOV),
+            reads(PF, VF_STRIDE, 1, ExtCap.SRIOV),
+            reads(PF, VF_DEVICE_ID, 0x10CB, ExtCap.SRIOV),
+        ),
+    ),
+    Mutant(
+        "fewer-initial-vfs",
+        "InitialVFs is 7, TotalVFs 8",
+        {FILE + "test_capability_is_as_promised": "InitialVFs must equal TotalVFs"},
+        (reads(PF, INITIAL_VFS, 7, ExtCap.SRIOV),),
     ),
     Mutant(
         "sriov-past-the-end",

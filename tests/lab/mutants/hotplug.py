@@ -101,7 +101,10 @@ MUTANTS = (
         "another-driver",
         "vfio-pci takes the PF",
         {CYCLES + "[acpi-vfs-off]": (f"cycle 1: driver of the PF ({PF})", "vfio-pci")},
-        (answered(asked("file.link", path=f"{DEVICES}/{PF}/driver"), target=another_driver, real=another_driver), QUICK),
+        (
+            answered(asked("file.link", path=f"{DEVICES}/{PF}/driver"), target=another_driver, real=another_driver),
+            QUICK,
+        ),
     ),
     Mutant(
         "unplug-unanswered",
@@ -115,7 +118,7 @@ MUTANTS = (
     Mutant(
         "endpoint-still-shown",
         "Linux goes on showing the endpoint that is out",
-        {CYCLES + "[acpi-vfs-off]": "QEMU said DEVICE_DELETED, but the host still showed the endpoint"},
+        {CYCLES + "[acpi-vfs-off]": "the host did not drop the endpoint after QEMU's DEVICE_DELETED"},
         (never_leaves(), QUICK),
     ),
     Mutant(
