@@ -157,7 +157,7 @@ class EmulatedMachine:
     def config_spaces(self) -> Mapping[str, tuple[bytes | None, bytes | None]]:
         """Config space before and after, by function; what cannot be read any more is missing."""
         after: dict[str, bytes] = {}
-        with suppress(HarnessError, OSError):
+        with suppress(Exception):  # whatever the device answers, evidence never fails
             self._check_answers()
             pf = self.endpoint.pf
             for function in (pf, *pf.vfs()):

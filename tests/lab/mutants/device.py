@@ -59,6 +59,8 @@ def reads_when(when: When, register: Register, value: Value, capability: Cap | E
             return answer
         config = ask(call.but(offset=0, size=CONFIG_BYTES)).body
         base = base_of(config, capability)
+        if base + register.offset + register.size_bytes > len(config):
+            return answer  # the function shows no such capability just now
         wanted = value(register.read(config, base)) if callable(value) else value
         raw = wanted.to_bytes(register.size_bytes, "little")
         body = overlaid(answer.body, base + register.offset - call.args["offset"], raw)
