@@ -194,6 +194,21 @@ class Function:
             raise AssertionError(f"{self}: {error}") from error
 
     def msix(self) -> Msix | None:
+        """Its MSI-X capability, read from the device now."""
         config = self.config()
         with self.within_bounds():
             return Msix.of(config)
+
+    def usable_msix(self) -> Msix | None:
+        """The same; AssertionError when its table or PBA is not within its BARs, where nobody can reach it."""
+        found = self.msix()
+        if found is not None:
+            sizes = {resource.index: resource.size for resource in self.resources()}
+            parts = (
+                ("table", found.table_bar, found.table_offset, found.table_bytes),
+                ("PBA", found.pba_bar, found.pba_offset, found.pba_bytes),
+            )
+            for name, bar, offset, size in parts:
+                place, room = f"{size} bytes at BAR {bar} + {offset:#x}", sizes.get(bar, 0)
+                assert offset + size <= room, f"{self}: MSI-X {name}, {place}, ends past that BAR ({room:#x} bytes)"
+        return found

@@ -111,7 +111,7 @@ def open_vectors(
         opened = []
         for function in functions:
             function.bind("vfio-pci")
-            msix = function.msix()
+            msix = function.usable_msix()
             assert msix is not None, f"{function} has no MSI-X capability"
             vectors = Vectors(function, stack.enter_context(function.open()), msix, promise.trigger)
             vectors.start()

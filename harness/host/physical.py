@@ -47,8 +47,10 @@ class PhysicalFunction(Function):
         return found
 
     def most_vfs(self) -> int:
-        """The most that its driver gives."""
-        return self._count("sriov_totalvfs")
+        """The most that its driver gives; AssertionError when that is none, for then nothing could be tested."""
+        most = self._count("sriov_totalvfs")
+        assert most > 0, f"{self}: sriov_totalvfs is {most}, so no VF can be enabled"
+        return most
 
     def num_vfs(self) -> int:
         """How many the kernel says are on."""
@@ -82,7 +84,7 @@ class PhysicalFunction(Function):
         """Whether drivers take new VFs by themselves; off is quicker by about a second for seven igb VFs."""
         self.write_attribute("sriov_drivers_autoprobe", str(int(autoprobe)))
 
-    def enable_vfs(self, count: int) -> tuple[VirtualFunction, ...]:
+    def switch_on_vfs(self, count: int) -> None:
         """Turn on ``count`` VFs, bound to no driver.
 
         Raises:
@@ -95,7 +97,18 @@ class PhysicalFunction(Function):
             self.set_num_vfs(count)
         except RemoteOSError as refused:
             raise AssertionError(f"{self}: Linux did not enable {count} VFs: {refused.strerror}") from refused
-        return self.vfs()
+
+    def enable_vfs(self, count: int) -> tuple[VirtualFunction, ...]:
+        """Turn on ``count`` VFs, bound to no driver.
+
+        Raises:
+            AssertionError: the kernel refused, or others came than were asked for. A test that goes through the VFs
+                of this answer is sure that it has them all.
+        """
+        self.switch_on_vfs(count)
+        found = self.vfs()
+        assert [vf.number for vf in found] == list(range(1, count + 1)), f"{self}: {count} VFs asked for, {found} on"
+        return found
 
     def disable_vfs(self) -> None:
         self.set_num_vfs(0)

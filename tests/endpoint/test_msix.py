@@ -25,19 +25,13 @@ def promise(profile: Profile) -> MsixPromise:
 
 def test_pf_capability_is_as_promised(pf: PhysicalFunction, profile: Profile) -> None:
     """The PF has the promised number of vectors, and table and PBA where promised."""
-    check_capability(str(pf), pf.msix(), profile.pf.msix)
+    check_capability(str(pf), pf.usable_msix(), profile.pf.msix)
 
 
 def test_vf_capabilities_are_as_promised(quiet_pf: PhysicalFunction, profile: Profile, num_vfs: int) -> None:
     """Each VF has the promised number of vectors, and table and PBA where promised, inside its own BARs."""
     for vf in quiet_pf.enable_vfs(num_vfs):
-        seen = vf.msix()
-        check_capability(str(vf), seen, profile.vf.msix)
-        if seen is not None:
-            sizes = {resource.index: resource.size for resource in vf.resources()}
-            table_end, pba_end = seen.table_offset + seen.table_bytes, seen.pba_offset + seen.pba_bytes
-            assert table_end <= sizes.get(seen.table_bar, 0), f"{vf}: MSI-X table ends past BAR {seen.table_bar}"
-            assert pba_end <= sizes.get(seen.pba_bar, 0), f"{vf}: MSI-X PBA ends past BAR {seen.pba_bar}"
+        check_capability(str(vf), vf.usable_msix(), profile.vf.msix)
 
 
 def test_every_vector_arrives_once_at_its_own_eventfd(quiet_pf: PhysicalFunction, promise: MsixPromise) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import socket
 import time
 from collections.abc import Iterator
@@ -153,11 +155,19 @@ def test_a_console_that_dies_during_expect_ends_it_with_the_machines_reason(tmp_
     console.close()
 
 
-def test_a_full_disk_costs_the_evidence_and_not_the_machine(tmp_path: Path) -> None:
+class FullDisk(io.BytesIO):
+    """A file that takes nothing."""
+
+    def write(self, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_the_evidence_and_not_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An undrained console would stop the guest, and hide its panic."""
     panics: list[str] = []
     ours, theirs = socket.socketpair()
-    console = Console(ours, Path("/dev/full"), panics.append)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: FullDisk())
+    console = Console(ours, tmp_path / "log", panics.append)
     theirs.sendall(b"one\r\n" + PANIC)
     console.expect("one", within_s=5)
     theirs.close()

@@ -44,6 +44,7 @@ IDS = Register("Vendor ID and Device ID", 0x00, 32)
 EXTENDED_HEADER = Register("Extended Capability Header", 0x000, 32)
 LAST_DWORD = Register("the last dword", 0xFFC, 32)
 QUICK = constant("CYCLES", 1)
+ONE_MACHINE = constant("MACHINES", {("acpi", "vfs-on"): 1})
 FILE = "test_enumeration.py::"
 
 
@@ -138,8 +139,17 @@ CAPABILITY = (
     Mutant(
         "driver-gives-fewer",
         "the PF's driver gives 6 VFs",
-        {FILE + "test_capability_is_as_promised": "sriov_totalvfs"},
-        (shows(f"{DEVICES}/{PF}/sriov_totalvfs", "6\n"),),
+        {
+            FILE + "test_capability_is_as_promised": "sriov_totalvfs",
+            "test_hotplug.py::test_twenty_cycles_leave_nothing_behind[acpi-vfs-on]": "cycle 1: most VFs",
+        },
+        (shows(f"{DEVICES}/{PF}/sriov_totalvfs", "6\n"), QUICK, ONE_MACHINE),
+    ),
+    Mutant(
+        "driver-gives-none",
+        "the PF's driver gives no VFs",
+        {"test_flr.py::test_every_vf_is_ready_in_time": "sriov_totalvfs is 0, so no VF can be enabled"},
+        (shows(f"{DEVICES}/{PF}/sriov_totalvfs", "0\n"),),
     ),
 )
 
@@ -160,10 +170,10 @@ SWITCHING = (
         "one-vf-too-few",
         "the last VF does not come up",
         {
-            FILE + "test_ten_cycles_leave_nothing_behind": "VFs in cycle 1",
-            "test_hotplug.py::test_twenty_cycles_leave_nothing_behind[acpi-vfs-on]": "cycle 1: VFs",
+            FILE + "test_ten_cycles_leave_nothing_behind": ("8 VFs asked for, ", f"VF 7 ({vf(7)})) on"),
+            "test_hotplug.py::test_twenty_cycles_leave_nothing_behind[acpi-vfs-on]": "7 VFs asked for, ",
         },
-        (turns_on(lambda count: count - 1), QUICK, constant("MACHINES", {("acpi", "vfs-on"): 1})),
+        (turns_on(lambda count: count - 1), QUICK, ONE_MACHINE),
     ),
     Mutant(
         "linux-counts-another",

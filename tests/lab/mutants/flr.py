@@ -199,7 +199,7 @@ NEIGHBOURS = (
     Mutant(
         "no-vfs-after-flr",
         "no VF comes up after an FLR of the PF",
-        {FILE + "test_pf_flr_removes_its_vfs": "VFs, when 1 is enabled again"},
+        {FILE + "test_pf_flr_removes_its_vfs": f"PF ({PF}): 1 VFs asked for, () on"},
         (swallowed(wrote(VF_FILES, "1")),),
     ),
 )

@@ -166,13 +166,16 @@ CAPABILITIES = (
     Mutant(
         "vf-table-past-its-bar",
         "VF 1's BAR 3 has room for 2 table entries",
-        {VFS_ARE: f"VF 1 ({vf(1)}): MSI-X table ends past BAR 3"},
+        {
+            VFS_ARE: f"VF 1 ({vf(1)}): MSI-X table, 48 bytes at BAR 3 + 0x0, ends past that BAR (0x20 bytes)",
+            MASKED: f"VF 1 ({vf(1)}): MSI-X table, 48 bytes at BAR 3 + 0x0, ends past that BAR (0x20 bytes)",
+        },
         (resource(vf(1), 3, end=lambda end: end - 0x4000 + 2 * MSIX_ENTRY_BYTES),),
     ),
     Mutant(
         "vf-pba-past-its-bar",
         "VF 1's BAR 3 ends where its PBA begins",
-        {VFS_ARE: f"VF 1 ({vf(1)}): MSI-X PBA ends past BAR 3"},
+        {VFS_ARE: f"VF 1 ({vf(1)}): MSI-X PBA, 8 bytes at BAR 3 + 0x2000, ends past that BAR (0x2000 bytes)"},
         (resource(vf(1), 3, end=lambda end: end - 0x4000 + PBA_OFFSET),),
     ),
 )

@@ -104,13 +104,24 @@ def pytest_runtest_makereport(
     if call.when == "setup" and error is None:
         return report
     text = complaint(item.stash[MUTANT], item.stash[TEXTS], error)
-    if text or call.when == "setup":
-        report.outcome, report.longrepr = "failed", text or f"IN THE SET-UP, where no test has a say: {error}"
+    if call.when == "setup":
+        text = text or f"IN THE SET-UP, where no test has a say: {error}"
+    if text:
+        report.outcome, report.longrepr = "failed", "\n\n".join((text, report.longreprtext)).strip()
+        call.excinfo = as_failure(text, error)
         return report
     report.user_properties.append((WITNESS, str(error)[:TEXT_LIMIT_CHARACTERS]))
     report.outcome, report.longrepr, report.sections = "passed", None, []
     call.excinfo = None
     return report
+
+
+def as_failure(text: str, cause: BaseException | None) -> pytest.ExceptionInfo[AssertionError]:
+    """What others find in the place of the test's own failure."""
+    try:
+        raise AssertionError(text) from cause
+    except AssertionError:
+        return pytest.ExceptionInfo.from_current()
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
