@@ -21,6 +21,7 @@ from harness.vm.entry import written_bytes
 
 _COLOURS = {"ok": "green", "missing": "yellow", "outdated": "yellow", "damaged": "red"}
 _VERSIONS = ("version", "release", "qemu-system-x86", "python3", "squashfs-tools", "qemu", "kernel")
+_WIDE = 160  # where no terminal says how wide it is: in a pipe, nothing needs to fit
 _QUIET_LINES_S = 10.0  # without a terminal, as in CI: a line now and then, so that a log shows life
 
 
@@ -35,13 +36,15 @@ def list_(check: bool) -> None:
     """Show what there is, and in which state."""
     cache = Cache.default()
     table = Table(title=f"cache: {cache.root}")
-    for name in ("kind", "name", "key", "built", "on disk"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "on disk" else "left")
-    table.add_column("state")
-    table.add_column("what is in it")
+    for name in ("what", "key", "state"):
+        table.add_column(name, overflow="fold")
+    table.add_column("on disk", justify="right", no_wrap=True)
+    for name in ("built", "what is in it"):
+        table.add_column(name, overflow="fold")
     for row in catalog.rows(cache, full=check):
         table.add_row(*_cells(row))
-    Console().print(table)
+    terminal = Console()
+    (terminal if terminal.is_terminal else Console(width=_WIDE)).print(table)
 
 
 @image.command()
@@ -155,10 +158,11 @@ def _words(row: Row) -> set[str]:
 def _cells(row: Row) -> tuple[str, ...]:
     state = f"[{_COLOURS[row.state]}]{row.state}[/]" + (f" ({_plain(row.why)})" if row.why else "")
     if row.entry is None:
-        return row.kind, row.name, row.key[:12], "", "", state, ""
+        return f"{row.kind} {row.name}", row.key[:12], state, "", "", ""
     facts = row.entry.facts
     versions = [f"{name} {facts[name]}" for name in _VERSIONS if name in facts]
-    return row.kind, row.name, row.key[:12], _when(row.entry), _size(row.entry), state, ", ".join(versions)
+    what = f"{row.kind} {row.name}"
+    return what, row.key[:12], state, _size(row.entry), _when(row.entry), ", ".join(versions)
 
 
 def _when(entry: Entry) -> str:

@@ -43,7 +43,7 @@ def run(*words: str) -> Result:
 def states() -> dict[str, str]:
     """name → state, from the table that a person sees."""
     rows = [[cell.strip() for cell in line.split("│")] for line in run("list").output.splitlines() if "│" in line]
-    return {row[2]: row[6] for row in rows}
+    return {row[1].partition(" ")[2]: row[3] for row in rows}
 
 
 def test_list_tells_every_state(cache: Cache) -> None:
