@@ -21,7 +21,7 @@ from harness.vm.entry import written_bytes
 
 _COLOURS = {"ok": "green", "missing": "yellow", "outdated": "yellow", "damaged": "red"}
 _VERSIONS = ("version", "release", "qemu-system-x86", "python3", "squashfs-tools", "qemu", "kernel")
-_WIDE = 160  # where no terminal says how wide it is: in a pipe, nothing needs to fit
+_WIDE = 240  # where no terminal says how wide it is: in a pipe, nothing needs to fit
 _QUIET_LINES_S = 10.0  # without a terminal, as in CI: a line now and then, so that a log shows life
 
 
