@@ -53,7 +53,7 @@ def test_pytest_answers_a_qemu_that_is_none(tmp_path: Path, text: str, mode: int
 
 
 def check_refused(folder: Path, options: list[str], told: list[str]) -> None:
-    with pytest_in(folder, ONE_TEST, *options) as run:
+    with pytest_in(folder, ONE_TEST, "-q", *options) as run:  # quiet: the header would look as well
         status = run.end(within_s=START_S + PROMISE_S)
         assert status == pytest.ExitCode.USAGE_ERROR, run.output
         for words in told:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import LabTrouble
+from harness.measure.statistics import judge
+from tests.lab.mutants.assertions import never_failed, place_of
 from tests.lab.mutants.model import Mutant, complaint
+from tests.lab.mutants.plugin import NOT_SEEN
 from tests.lab.mutants.table import MUTANTS, NOTHING_WRONG
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,7 @@ def test_every_mutant_is_noticed(pytestconfig: pytest.Config) -> None:
     done = child(pytestconfig, "--mutants", "all", "-n", "2", "--dist", "worksteal", "--durations", "5", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{sum(len(mutant.fails) for mutant in MUTANTS)} noticed" in done.stdout, done.stdout
+    assert NOT_SEEN not in done.stdout, done.stdout
 
 
 def test_a_mutant_that_nothing_notices_is_told(pytestconfig: pytest.Config) -> None:
@@ -102,6 +106,25 @@ def test_all_texts_are_wanted_of_the_named_parameter_only() -> None:
     assert LATE.texts_for("test_flr.py::test_all[b]") == ()
     assert LATE.names("test_flr.py::test_all")
     assert not LATE.names("test_msix.py::test_all")
+
+
+def test_assertions_that_never_failed_are_told(tmp_path: Path) -> None:
+    suite = tmp_path / "test_it.py"
+    suite.write_text("def test_it():\n    assert 1\n    assert (\n        2\n    )\n")
+    assert list(never_failed([suite], {("test_it.py", 2)})) == ["test_it.py:3: assert ("]
+    assert list(never_failed([suite], {("test_it.py", 2), ("test_it.py", 4)})) == []
+
+
+def test_a_failure_is_placed_at_the_last_line_of_the_suite() -> None:
+    with pytest.raises(AssertionError) as failure:
+        complaint_in_the_harness()
+    assert place_of(failure, Path(__file__).parent)[0] == Path(__file__).name
+    assert place_of(failure, SUITE) == ("", 0)
+
+
+def complaint_in_the_harness() -> None:
+    """Fails in a file that is not of this folder."""
+    judge([2], 1, "it").check()
 
 
 def with_name(test: str, mutant: Mutant) -> str:

@@ -27,7 +27,7 @@ def test_an_address_is_read(text: str, parts: tuple[int, ...]) -> None:
     "text", ["", "01:10", "0000:01:10.8", "0000:001:10.2", "1:10.2", "0000:01:10.2x", "000:01:10.2"]
 )
 def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a PCI address like 0000:01:10\.2"):
+    with pytest.raises(ValueError, match=r"' is not a PCI address like 0000:01:10\.2"):
         Bdf.parse(text)
 
 

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import random
+import signal
+from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 from pci_kit import CAPABILITIES_POINTER, CONFIG_BYTES, STATUS, put, recorded, with_extended, with_standard
 
 from harness.pci.capabilities import Cap, Capability, ExtCap, extended, find, standard
 
-PM, EXPRESS, MSIX = Cap.PM, Cap.EXPRESS, Cap.MSIX
+PM, MSIX = Cap.PM, Cap.MSIX
+ENDS_WITHIN_S = 10
+
+
+@pytest.fixture(autouse=True)
+def alarm() -> Iterator[None]:
+    """A walk that does not end fails its test, and does not hold up the run."""
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        raise AssertionError(f"still walking after {ENDS_WITHIN_S} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(ENDS_WITHIN_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def offsets(chain: tuple[Capability, ...]) -> list[int]:
     return [link.offset for link in chain]
+
+
+def test_ids_are_those_of_the_pci_code_and_id_assignment() -> None:
+    assert {cap.name: cap.value for cap in Cap} == {"PM": 1, "MSI": 5, "VENDOR": 9, "EXPRESS": 0x10, "MSIX": 0x11}
+    assert {cap.name: cap.value for cap in ExtCap} == {"AER": 1, "DSN": 3, "ACS": 13, "ARI": 14, "ATS": 15, "SRIOV": 16}
 
 
 def test_both_chains_of_a_real_pf() -> None:

@@ -9,13 +9,22 @@ from harness.pci.capabilities import Cap, ExtCap
 from harness.pci.layout import (
     COMMAND,
     DEVICE_CAPABILITIES,
+    DEVICE_CONTROL,
+    DEVICE_CONTROL_2,
+    EXPRESS_CAPABILITIES,
+    LINK_CONTROL,
+    MSIX_VECTOR_CONTROL,
+    MSIX_VECTOR_MASKED,
     SLOT_CONTROL,
     SRIOV_CONTROL,
+    SUPPORTED_PAGE_SIZES,
+    SYSTEM_PAGE_SIZE,
     VF_BARS,
     Express,
     Msix,
     Sriov,
 )
+from harness.pci.registers import Register
 
 
 def msix(control: int, table: int, pba: int) -> Msix:
@@ -63,6 +72,30 @@ def test_sriov_of_a_real_pf_with_7_vfs_on() -> None:
     )
     assert [bar.read(config, 0x160) for bar in VF_BARS] == [0xFE80_000C, 0, 0, 0xFE82_000C, 0, 0]
     assert SRIOV_CONTROL.decode(SRIOV_CONTROL.read(config, 0x160))["ari_capable_hierarchy"] == 1
+
+
+def test_page_sizes_of_a_real_pf() -> None:
+    config = recorded("igb-pf")
+    assert SUPPORTED_PAGE_SIZES.read(config, 0x160) == 0x553, "4 KiB to 4 MiB, as SR-IOV 3.3.12 asks for"
+    assert SYSTEM_PAGE_SIZE.read(config, 0x160) == 1, "4 KiB, as Linux on x86 sets it"
+
+
+def test_pci_express_capabilities_of_a_real_pf() -> None:
+    seen = EXPRESS_CAPABILITIES.decode(EXPRESS_CAPABILITIES.read(recorded("igb-pf"), 0xA0))
+    assert (seen["version"], seen["device_port_type"]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("register", "offset"),
+    [(DEVICE_CONTROL, 0x08), (LINK_CONTROL, 0x10), (SLOT_CONTROL, 0x18), (DEVICE_CONTROL_2, 0x28)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_registers_that_a_recording_shows_empty_are_where_linux_has_them(register: Register, offset: int) -> None:
+    assert (register.offset, register.width) == (offset, 16)  # PCI_EXP_DEVCTL and so on, pci_regs.h, 6.12
+
+
+def test_the_mask_bit_of_a_vector_is_bit_0_of_its_fourth_dword() -> None:
+    assert (MSIX_VECTOR_CONTROL, MSIX_VECTOR_MASKED) == (12, 1)
 
 
 @pytest.mark.parametrize("name", ["igb-pf", "igb-vf1"])

@@ -21,7 +21,7 @@ def test_widths_that_do_not_add_up_are_refused(widths: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("width", [0, 7, 12, 64])
 def test_no_register_has_another_width_than_8_16_or_32(width: int) -> None:
-    with pytest.raises(ValueError, match=f"no register is {width} bits wide"):
+    with pytest.raises(ValueError, match=f"Odd: no register is {width} bits wide"):
         Register("Odd", 0, width)
 
 

@@ -90,7 +90,6 @@ TIME = (
         "the endpoint offers no FLR",
         {
             FILE + "test_pf_is_ready_in_time": f"PF ({PF}) offers no Function Level Reset",
-            FILE + "test_every_vf_is_ready_in_time": f"VF 1 ({vf(1)}) offers no Function Level Reset",
             FILE + "test_the_kernels_own_reset_works[vf]": "resets that Linux offers",
         },
         (device("igb", {"x-pcie-flr-init": False}),),

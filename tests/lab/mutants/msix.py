@@ -10,6 +10,7 @@ from harness.agent.results import Answer
 from harness.host.function import DEVICES
 from harness.pci.capabilities import Cap
 from harness.pci.layout import MSIX_CONTROL, MSIX_ENTRY_BYTES, MSIX_PBA, MSIX_TABLE, MSIX_VECTOR_CONTROL
+from harness.pci.registers import Register
 from harness.profiles import Profile
 from tests.lab.mutants.device import PF, device, reads, resource, shows, vf
 from tests.lab.mutants.model import Mutant, Tap
@@ -152,6 +153,12 @@ CAPABILITIES = (
         (reads(PF, MSIX_PBA, 0x03, Cap.MSIX),),
     ),
     Mutant(
+        "vf-without-msix",
+        "VF 1 shows another capability in place of MSI-X",
+        {MASKED: f"VF 1 ({vf(1)}) has no MSI-X capability"},
+        (reads(vf(1), Register("Capability ID", 0, 8), Cap.VENDOR, Cap.MSIX),),
+    ),
+    Mutant(
         "vf-with-fewer-vectors",
         "VF 1 has 2 vectors",
         {VFS_ARE: f"VF 1 ({vf(1)}): MSI-X vectors"},
@@ -166,10 +173,7 @@ CAPABILITIES = (
     Mutant(
         "vf-table-past-its-bar",
         "VF 1's BAR 3 has room for 2 table entries",
-        {
-            VFS_ARE: f"VF 1 ({vf(1)}): MSI-X table, 48 bytes at BAR 3 + 0x0, ends past that BAR (0x20 bytes)",
-            MASKED: f"VF 1 ({vf(1)}): MSI-X table, 48 bytes at BAR 3 + 0x0, ends past that BAR (0x20 bytes)",
-        },
+        {MASKED: f"VF 1 ({vf(1)}): MSI-X table, 48 bytes at BAR 3 + 0x0, ends past that BAR (0x20 bytes)"},
         (resource(vf(1), 3, end=lambda end: end - 0x4000 + 2 * MSIX_ENTRY_BYTES),),
     ),
     Mutant(

@@ -8,12 +8,15 @@ from textwrap import indent
 
 import pytest
 
+from tests.lab.mutants.assertions import never_failed, place_of
 from tests.lab.mutants.model import Mutant, complaint
 from tests.lab.mutants.table import MUTANTS, NOTHING_WRONG
 
 MUTANT = pytest.StashKey[Mutant]()
 TEXTS = pytest.StashKey[tuple[str, ...]]()
-WITNESS = "witness"  # in a report's properties: the failure's text
+WITNESS = "witness"  # in a report's properties: the failure's text …
+PLACE = "place"  # … and the line of the suite at which it failed
+NOT_SEEN = "assertions that no mutant has made fail"
 TEXT_LIMIT_CHARACTERS = 4000
 
 
@@ -54,6 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if mutant and (texts := mutant.texts_for(without(item, mutant))):
             item.stash[MUTANT], item.stash[TEXTS] = mutant, texts
     items[:] = [item for item in items if MUTANT in item.stash]
+    order = [mutant.name for mutant in (*MUTANTS, NOTHING_WRONG)]
+    items.sort(key=lambda item: order.index(item.stash[MUTANT].name))
 
 
 def chosen(config: pytest.Config) -> list[Mutant]:
@@ -110,7 +115,9 @@ def pytest_runtest_makereport(
         report.outcome, report.longrepr = "failed", "\n\n".join((text, report.longreprtext)).strip()
         call.excinfo = as_failure(text, error)
         return report
+    assert call.excinfo is not None  # there is no complaint, so there is a failure
     report.user_properties.append((WITNESS, str(error)[:TEXT_LIMIT_CHARACTERS]))
+    report.user_properties.append((PLACE, place_of(call.excinfo, item.path.parent)))
     report.outcome, report.longrepr, report.sections = "passed", None, []
     call.excinfo = None
     return report
@@ -130,10 +137,14 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reports = terminalreporter.stats.get("noticed", [])
-    if reports and config.get_verbosity() > 0:
+    noticed = {report.nodeid: dict(report.user_properties) for report in terminalreporter.stats.get("noticed", [])}
+    if noticed and config.get_verbosity() > 0:
         terminalreporter.section("how each mutant was noticed")
-        for report in sorted(reports, key=lambda report: report.nodeid):
-            text = next(value for name, value in report.user_properties if name == WITNESS)
-            shown = text if config.get_verbosity() > 1 else text.partition("\nassert ")[0]
-            terminalreporter.write_line(report.nodeid.rpartition("/")[2] + "\n" + indent(shown, "    "))
+        for name, said in sorted(noticed.items()):
+            shown = said[WITNESS] if config.get_verbosity() > 1 else said[WITNESS].partition("\nassert ")[0]
+            terminalreporter.write_line(name.rpartition("/")[2] + "\n" + indent(shown, "    "))
+    if config.getoption("--mutants") == "all":
+        files = {config.rootpath / name.partition("::")[0] for name in noticed}
+        if lines := list(never_failed(files, {tuple(said[PLACE]) for said in noticed.values()})):
+            terminalreporter.section(NOT_SEEN)
+            terminalreporter.write_line("\n".join(lines))
