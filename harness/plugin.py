@@ -133,6 +133,8 @@ def boot(request: pytest.FixtureRequest, lab: EmulatedLab) -> Boot:
             machines.append(machine)
             try:
                 yield machine
+            except KeyboardInterrupt:  # who stops a run wants no evidence, but the end of it
+                raise
             except BaseException:
                 node.stash[FAILED] = True
                 attach_machine(node, machine)

@@ -156,7 +156,11 @@ class Qmp:
             self._loop.close()
 
     async def _open(self, connection: socket.socket) -> None:
+        # We negotiate ourselves: as soon as QEMU has taken this command it sends events, and one that overtakes the
+        # answer ends qemu.qmp's own negotiation (0.0.6, "assert 'return' in reply").
+        self._client.negotiate = False
         await self._client.connect(connection)
+        await self._client.execute("qmp_capabilities")
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:

@@ -20,9 +20,10 @@ from harness.agent.pack import pack, pack_key
 from harness.errors import LabTrouble
 from harness.vm import cpio
 from harness.vm.cache import Cache, Entry
+from harness.vm.launch import Launch, ignore_shared
 from harness.vm.machine import Image, Kernel, Qemu
 from harness.vm.spec import Channels, MachineSpec, Memory, qemu_argv, starts_by_itself
-from harness.vm.vm import Launch, Vm, ignore_shared
+from harness.vm.vm import Vm
 from harness.waiting import wait_until
 
 BOOT_WITHIN_S = 120.0

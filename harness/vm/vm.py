@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,32 +16,18 @@ from harness.agent.channel import Channel
 from harness.agent.client import Agent
 from harness.errors import DeadlineExceeded, GuestLost, HarnessError, HostLacks, LabTrouble
 from harness.vm.console import Console
+from harness.vm.launch import LINES, Launch, ignore_shared, run_script
 from harness.vm.machine import Qemu
 from harness.vm.process import QemuProcess, exit_in_words
 from harness.vm.qmp import Qmp
 from harness.vm.rundir import QEMU, ProcessId
-from harness.vm.spec import IGNORE_SHARED, Channels
+from harness.vm.spec import Channels
 from harness.waiting import wait_until
 
-LINES = ("qmp", "console", "agent")
 QEMU_WITHIN_S = 10.0  # to say its first word: it takes a tenth of a second when the computer has nothing else to do
 SOCKET_NAME_BYTES = 107  # unix(7): sun_path, less its final 0
 QUIT_WITHIN_S = 1.0  # then it is killed: nothing of it is worth waiting for
 CONSOLE_WITHIN_S = 1.0  # to read what the console still held when QEMU ended
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What to start: a QEMU, and its command line for any given connection of the three lines.
-
-    Attributes:
-        incoming: a state that an older QEMU must be told by QMP to start from.
-    """
-
-    name: str
-    qemu: Qemu
-    argv: Callable[[Channels], tuple[str, ...]]
-    incoming: Path | None = None
 
 
 class Vm:
@@ -290,31 +273,3 @@ class Vm:
 
     def _look(self) -> str:
         return f"{self.folder}/console.log and run.sh tell more; they are kept with the test's result"
-
-
-def ignore_shared() -> tuple[str, dict[str, object]]:
-    """The QMP command, and its arguments, for a QEMU whose command line cannot say so."""
-    return "migrate-set-capabilities", {"capabilities": [{"capability": IGNORE_SHARED, "state": True}]}
-
-
-def run_script(launch: Launch) -> str:
-    """The exact command line as a script for a person: the same machine, its lines as sockets in the current folder."""
-    channels = Channels(*(f"socket,path={line}.sock,server=on,wait=off" for line in LINES))
-    environment = [f"export {name}={shlex.quote(value)}" for name, value in launch.qemu.environment]
-    words = " \\\n  ".join(shlex.quote(word) for word in launch.argv(channels))
-    how = "# The console: socat -,raw,echo=0 unix-connect:console.sock   QMP: socat - unix-connect:qmp.sock"
-    title = f"# {launch.name}, QEMU {launch.qemu.version_text}"
-    return "\n".join(["#!/bin/sh", title, how, *_to_type(launch), *environment, f"exec {words}", ""])
-
-
-def _to_type(launch: Launch) -> list[str]:
-    """What a person must say on QMP to a QEMU that waits for a state."""
-    if launch.incoming is None:
-        return []
-    command, arguments = ignore_shared()
-    rows: list[dict[str, object]] = [
-        {"execute": "qmp_capabilities"},
-        {"execute": command, "arguments": arguments},
-        {"execute": "migrate-incoming", "arguments": {"uri": f"file:{launch.incoming}"}},
-    ]
-    return ["# It waits for its state; say on QMP:", *(f"#   {json.dumps(row)}" for row in rows)]

@@ -208,10 +208,10 @@ def test_an_exit_is_told_in_words(status: int, words: str) -> None:
 
 def test_a_worker_dies_with_what_started_it() -> None:
     """An xdist worker is started by xdist, not by us, and ties itself to its controller."""
-    worker = "import signal; from harness.vm.dying import die_with_parent; die_with_parent(); print('up', flush=True); "
+    worker = "import time; from harness.vm.dying import die_with_parent; die_with_parent(); print('up', flush=True); "
     controller = textwrap.dedent(f"""
         import subprocess, sys
-        worker = subprocess.Popen([sys.executable, "-c", {worker + "signal.pause()"!r}], stdout=subprocess.PIPE)
+        worker = subprocess.Popen([sys.executable, "-c", {worker + "time.sleep(60)"!r}], stdout=subprocess.PIPE)
         worker.stdout.readline()
         print(worker.pid, flush=True)
         worker.wait()

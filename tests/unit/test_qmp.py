@@ -24,9 +24,10 @@ Reply = Callable[["Monitor", dict[str, Any]], None]
 class Monitor:
     """QEMU's end of the line; every command that comes is given to ``reply``, in a thread."""
 
-    def __init__(self, reply: Reply, *, greets: bool) -> None:
+    def __init__(self, reply: Reply, *, greets: bool, hurried: tuple[str, ...]) -> None:
         self.ours, self._line = socket.socketpair()
         self._reply = reply
+        self._hurried = hurried  # events that overtake the answer to the negotiation
         if greets:
             self.say(GREETING)
         threading.Thread(target=self._serve, daemon=True).start()
@@ -58,7 +59,9 @@ class Monitor:
 
     def _answer(self, command: dict[str, Any]) -> None:
         if command["execute"] == "qmp_capabilities":
-            self.say({"return": {}})  # … and gives this one no id
+            for name in self._hurried:
+                self.event(name)
+            self.say({"return": {}, **({"id": command["id"]} if "id" in command else {})})
         else:
             self._reply(self, command)
 
@@ -78,8 +81,8 @@ Start = Callable[..., tuple[Qmp, Monitor]]
 def start() -> Iterator[Start]:
     made: list[tuple[Qmp, Monitor]] = []
 
-    def make(reply: Reply = echo, *, greets: bool = True) -> tuple[Qmp, Monitor]:
-        monitor = Monitor(reply, greets=greets)
+    def make(reply: Reply = echo, *, greets: bool = True, hurried: tuple[str, ...] = ()) -> tuple[Qmp, Monitor]:
+        monitor = Monitor(reply, greets=greets, hurried=hurried)
         made.append((Qmp(monitor.ours, lambda: EOF), monitor))
         return made[-1]
 
@@ -95,6 +98,14 @@ def seconds(body: Callable[[], object], kind: type[HarnessError], match: str) ->
     with pytest.raises(kind, match=match):
         body()
     return time.monotonic() - begin
+
+
+def test_an_event_that_overtakes_the_negotiation_is_kept_for_later(start: Start) -> None:
+    """A clone resumes just when we come; seen once in about 1500 clones (QEMU 11.1.3)."""
+    qmp, _ = start(hurried=("RESUME", "STOP"))
+    assert qmp.execute("query-status") == {"did": "query-status"}
+    assert qmp.wait_event("STOP", within_s=2).number == 1
+    assert [event.name for event in qmp.events()] == ["RESUME", "STOP"]
 
 
 def test_a_command_is_answered(start: Start) -> None:

@@ -13,10 +13,11 @@ import pytest
 from harness.errors import DeadlineExceeded, GuestLost, HarnessError, HostLacks
 from harness.vm import vm as vm_module
 from harness.vm.console import Console
+from harness.vm.launch import Launch
 from harness.vm.machine import Qemu
 from harness.vm.rundir import QEMU, ProcessId
 from harness.vm.spec import Channels
-from harness.vm.vm import Launch, Vm
+from harness.vm.vm import Vm
 from harness.waiting import wait_until
 
 HANGS = "time.sleep(60)"
