@@ -1,7 +1,7 @@
 """Debian packages into a tar file, by ``mmdebstrap``: checked against Debian's keys, without root where that works.
 
 ``mmdebstrap`` chooses the way by itself: as root directly, else in a user namespace. Nothing is installed on this
-computer, and its own apt sources are not used.
+computer; of its own apt it is only asked which mirror it uses.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import HarnessError, HostLacks
 from harness.vm import tools
 from harness.vm.cache import Progress, silent
 
-MIRROR = "http://deb.debian.org"
-"""Debian's own; apt checks signatures, so plain HTTP is as safe and any proxy may cache. $SRIOV_HARNESS_DEBIAN_MIRROR
-names another one, which must have the archives ``debian`` and ``debian-security``."""
+MIRROR_VARIABLE = "SRIOV_HARNESS_DEBIAN_MIRROR"  # a server with the archives ``debian`` and ``debian-security``
+_ARCHIVES = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
 
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -63,19 +64,64 @@ class Packages:
     exclude_paths: tuple[str, ...] = ()
 
 
-def sources(suite: str, *, keyring: Path, mirror: str = MIRROR) -> tuple[str, ...]:
-    """The lines of a sources.list: every part of the suite, signed by the keyring."""
+class Mirror(NamedTuple):
+    """Where Debian's packages come from: the addresses of both archives."""
+
+    main: str
+    security: str
+
+    @classmethod
+    def at(cls, server: str) -> Mirror:
+        """Both archives of one server."""
+        base = server.rstrip("/")
+        return cls(f"{base}/debian", f"{base}/debian-security")
+
+    @classmethod
+    def of_apt(cls, addresses: Iterable[str]) -> Mirror | None:
+        """The one that this computer's apt uses; None when it uses none of Debian's."""
+        known = [address.strip().rstrip("/") for address in addresses]
+        main = next((address for address in known if address.endswith("/debian")), None)
+        if main is None:
+            return None
+        security = next((address for address in known if address.endswith("/debian-security")), f"{main}-security")
+        return cls(main, security)
+
+
+def find_mirror() -> Mirror:
+    """The mirror that the user named, else this computer's own.
+
+    Raises:
+        HostLacks: neither is there.
+    """
+    if named := os.environ.get(MIRROR_VARIABLE):
+        return Mirror.at(named)
+    try:
+        said = subprocess.run(_ARCHIVES, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        said = ""
+    found = Mirror.of_apt(said.splitlines())
+    if found is None:
+        raise HostLacks(
+            "find a Debian mirror",
+            got="this computer's apt uses none",
+            fix=f"set {MIRROR_VARIABLE} to a server that has /debian and /debian-security",
+        )
+    return found
+
+
+def sources(suite: str, *, keyring: Path, mirror: Mirror) -> tuple[str, ...]:
+    """The lines of a sources.list: every part of the suite, signed by the keyring. Plain HTTP is safe: apt checks."""
     archives = (
-        ("debian", suite),
-        ("debian", f"{suite}-updates"),
-        ("debian-security", f"{suite}-security"),
-        ("debian", f"{suite}-backports"),
+        (mirror.main, suite),
+        (mirror.main, f"{suite}-updates"),
+        (mirror.security, f"{suite}-security"),
+        (mirror.main, f"{suite}-backports"),
     )
-    return tuple(f"deb [signed-by={keyring}] {mirror}/{archive} {part} main" for archive, part in archives)
+    return tuple(f"deb [signed-by={keyring}] {archive} {part} main" for archive, part in archives)
 
 
 def mmdebstrap_argv(
-    packages: Packages, out: Path | None, *, keyring: Path, hooks: Sequence[str] = (), mirror: str = MIRROR
+    packages: Packages, out: Path | None, *, keyring: Path, mirror: Mirror, hooks: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The command that makes the tar file ``out``, or (None) throws the system away when the hooks are done.
 
@@ -126,8 +172,8 @@ def bootstrap(
         HarnessError: anything else that mmdebstrap fails with, with its last lines.
         OSError: ENOSPC, naming the folder.
     """
-    mirror = os.environ.get("SRIOV_HARNESS_DEBIAN_MIRROR", MIRROR).rstrip("/")
     program = tools.find("mmdebstrap", "mmdebstrap")
+    mirror = find_mirror()
     argv = mmdebstrap_argv(packages, out, keyring=find_keyring(), hooks=hooks, mirror=mirror)
     workplace = Path(os.environ.get("TMPDIR") or "/var/tmp")  # /tmp is memory on Debian 13
     if shutil.disk_usage(workplace).free < needs_bytes:
@@ -144,7 +190,7 @@ def bootstrap(
             room=workplace,
         )
     except HarnessError as error:
-        raise _explained(error, log, mirror) from None
+        raise _explained(error, log, mirror.main) from None
 
 
 def _explained(error: HarnessError, log: Path, mirror: str) -> HarnessError:

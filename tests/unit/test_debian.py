@@ -8,14 +8,30 @@ import pytest
 
 from harness.errors import HarnessError, HostLacks
 from harness.vm import debian
-from harness.vm.debian import Packages
+from harness.vm.debian import Mirror, Packages
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+MIRROR = Mirror.at("http://m/")
+
+
+def test_the_mirror_is_the_one_that_this_computers_apt_uses() -> None:
+    said = ["http://s/debian-security/\n", "http://x/other/\n", "http://m/debian/\n", "http://m/debian/\n"]
+    assert Mirror.of_apt(said) == ("http://m/debian", "http://s/debian-security")
+    assert Mirror.of_apt(said[1:]) == ("http://m/debian", "http://m/debian-security")
+    assert Mirror.of_apt(said[:2]) is None
+
+
+def test_a_mirror_by_name_goes_before_and_none_at_all_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no apt-get
+    with pytest.raises(HostLacks, match="SRIOV_HARNESS_DEBIAN_MIRROR"):
+        debian.find_mirror()
+    monkeypatch.setenv("SRIOV_HARNESS_DEBIAN_MIRROR", "http://m")
+    assert debian.find_mirror() == MIRROR
 
 
 def test_golden_command_of_a_tree() -> None:
     packages = Packages("trixie", "extract", ("qemu-system-x86/trixie-backports", "seabios"))
-    assert debian.mmdebstrap_argv(packages, Path("/cache/x.tar"), keyring=KEYRING) == (
+    assert debian.mmdebstrap_argv(packages, Path("/cache/x.tar"), keyring=KEYRING, mirror=MIRROR) == (
         "mmdebstrap",
         "--variant=extract",
         "--architectures=amd64",
@@ -29,16 +45,16 @@ def test_golden_command_of_a_tree() -> None:
         '--extract-hook=ls "$1/var/cache/apt/archives"',
         "trixie",
         "/cache/x.tar",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie-updates main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian-security trixie-security main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie-backports main",
+        f"deb [signed-by={KEYRING}] http://m/debian trixie main",
+        f"deb [signed-by={KEYRING}] http://m/debian trixie-updates main",
+        f"deb [signed-by={KEYRING}] http://m/debian-security trixie-security main",
+        f"deb [signed-by={KEYRING}] http://m/debian trixie-backports main",
     )
 
 
 def test_golden_command_of_a_system_that_is_thrown_away() -> None:
     packages = Packages("trixie", "essential", ("gcc",), ("/usr/share/doc/*",))
-    argv = debian.mmdebstrap_argv(packages, None, keyring=KEYRING, hooks=("tar-in /o.tar /",), mirror="http://m")
+    argv = debian.mmdebstrap_argv(packages, None, keyring=KEYRING, hooks=("tar-in /o.tar /",), mirror=MIRROR)
     assert argv[3:5] == ("--format=null", "--include=gcc")
     assert argv[10:] == (
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -54,9 +70,9 @@ def test_golden_command_of_a_system_that_is_thrown_away() -> None:
 
 
 def test_every_source_is_checked_against_the_keys() -> None:
-    lines = debian.sources("trixie", keyring=KEYRING)
+    lines = debian.sources("trixie", keyring=KEYRING, mirror=MIRROR)
     assert all(line.startswith(f"deb [signed-by={KEYRING}] ") for line in lines)
-    argv = " ".join(debian.mmdebstrap_argv(Packages("trixie", "extract", ("x",)), None, keyring=KEYRING))
+    argv = " ".join(debian.mmdebstrap_argv(Packages("trixie", "extract", ("x",)), None, keyring=KEYRING, mirror=MIRROR))
     assert "unauthenticated" not in argv.lower()
     assert "trusted" not in argv.lower()
 
@@ -100,7 +116,7 @@ def test_output_is_progress_and_log(fake: Path, tmp_path: Path) -> None:
 
 
 SAID = {
-    "E: Failed to fetch http://deb.debian.org/x  Temporary failure resolving 'deb.debian.org'": "Temporary failure",
+    "E: Failed to fetch http://m/x  Temporary failure resolving 'm'": "Temporary failure",
     "Err:1 Could not connect to 192.0.2.1:80 (192.0.2.1). - connect (111: Connection refused)": "Could not connect",
     "E: unable to pick chroot mode automatically": "/etc/subuid",
     "newuidmap: uid range [0-1) -> [100000-100001) not allowed": "apt install uidmap",
