@@ -21,6 +21,7 @@ from pexpect.spawnbase import SpawnBase
 from harness.errors import DeadlineExceeded, GuestLost, HarnessError, UsageError
 
 # What a Linux kernel says when nothing that follows can be trusted (kernel/panic.c, 6.12).
+PANIC_WORDS = "Kernel panic - not syncing"
 PANIC = re.compile(rb"Kernel panic - not syncing: ?([^\r\n]{0,200})[^\r\n]*[\r\n]")
 LINE_LIMIT_BYTES = 4096
 SEARCH_WINDOW_BYTES = 16384

@@ -15,7 +15,7 @@ from typing import Self
 from harness.agent.channel import Channel
 from harness.agent.client import Agent
 from harness.errors import DeadlineExceeded, GuestLost, HarnessError, HostLacks, LabTrouble
-from harness.vm.console import Console
+from harness.vm.console import PANIC_WORDS, Console
 from harness.vm.launch import LINES, Launch, ignore_shared, run_script
 from harness.vm.machine import Qemu
 from harness.vm.process import QemuProcess, exit_in_words
@@ -238,7 +238,8 @@ class Vm:
             self._lose(self._why_ended(process))
 
     def _panicked(self, reason: str) -> None:
-        before = self.console.tail(4).splitlines()[:-1]  # an init that gives up says why, and then the kernel panics
+        # An init that gives up says why, and then the kernel panics; what the kernel says after that is no reason.
+        before = self.console.text().partition(PANIC_WORDS)[0].rpartition("\n")[0].splitlines()[-3:]
         got = "\n".join([f"its kernel panicked: {reason}", *before])
         self._lose(GuestLost("use the machine", on=self.name, got=got, fix=self._look()))
 
