@@ -239,7 +239,9 @@ class Vm:
 
     def _panicked(self, reason: str) -> None:
         # An init that gives up says why, and then the kernel panics; what the kernel says after that is no reason.
-        before = self.console.text().partition(PANIC_WORDS)[0].rpartition("\n")[0].splitlines()[-3:]
+        # Read from the file: the console's thread may call this before its constructor has returned.
+        log = (self.folder / "console.log").read_text(errors="replace")
+        before = log.partition(PANIC_WORDS)[0].rpartition("\n")[0].splitlines()[-3:]
         got = "\n".join([f"its kernel panicked: {reason}", *before])
         self._lose(GuestLost("use the machine", on=self.name, got=got, fix=self._look()))
 
